@@ -1,0 +1,1 @@
+"""Where a person's (or a script's) commands come from."""
