@@ -1,0 +1,1 @@
+"""From observation to action; knows arrays, not robots."""
