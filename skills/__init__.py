@@ -1,0 +1,1 @@
+"""What a skill is: on disk, and as a behaviour tree."""

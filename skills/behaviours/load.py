@@ -1,0 +1,169 @@
+"""What happens before anything moves: load the policy or the recording, wait for the sensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from py_trees.common import Status
+
+from hal.types import ActionSpec, Array, Observation, SpecError
+from policies.runner import PolicyRunner
+from skills.behaviours.leaf import Leaf
+from skills.context import SkillContext
+from skills.outcome import Outcome
+
+
+@dataclass
+class PolicySlot:
+    """Where `LoadPolicy` leaves the policy for `PolicyLoop`. `name` is the checkpoint's, for people."""
+
+    runner: PolicyRunner | None = None
+    name: str = ""
+
+
+class LoadPolicy(Leaf):
+    """RUNNING while the checkpoint loads; SUCCESS once the policy has warmed up; instant the second time."""
+
+    def __init__(self, ctx: SkillContext, slot: PolicySlot, checkpoint: Path, *, name: str = "LoadPolicy"):
+        super().__init__(name, ctx)
+        self._slot, self._checkpoint = slot, checkpoint
+        self._starting: Future[PolicyRunner] | None = None
+
+    def begin(self) -> None:
+        self._slot.runner, self._slot.name = None, self._checkpoint.name
+        self._starting = self.ctx.policy(self._checkpoint)
+
+    def advance(self) -> Status:
+        assert self._starting is not None  # begin() succeeded
+        self.feedback_message = f"loading {self._checkpoint.name}"
+        if not self._starting.done():
+            return Status.RUNNING
+        runner = self._slot.runner = self._starting.result()
+        if runner.error is not None:
+            return self.fail(Outcome.FAULT, runner.error)
+        if not runner.ready:
+            return Status.RUNNING
+        self.feedback_message = self._checkpoint.name
+        return Status.SUCCESS
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What replay needs of an episode: (T, A) actions, (T,) seconds since its start, (T, J) measured joints."""
+
+    action: Array
+    times_s: Array
+    qpos: Array
+    spec: ActionSpec
+    joint_names: tuple[str, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """Read an episode's numbers (not its pictures).
+
+        Raises:
+            EpisodeError: the file is missing, damaged, empty, or no episode.
+        """
+        from skills.episodes import Episode, EpisodeError
+
+        with Episode(path) as episode:
+            times_s = np.asarray(episode.step_s, dtype=np.float64)
+            if not len(times_s):
+                raise EpisodeError(f"{path}: has no steps, so there is nothing to replay. Record another episode.")
+            return cls(
+                np.asarray(episode.action, dtype=np.float64),
+                times_s - times_s[0],
+                np.asarray(episode.qpos, dtype=np.float64),
+                episode.header.action,
+                episode.header.joint_names,
+            )
+
+
+    def order_of(self, joint_names: tuple[str, ...]) -> list[int]:
+        """Columns of `qpos` in the order of `joint_names`.
+
+        Raises:
+            SpecError: a joint was not recorded.
+        """
+        if missing := [name for name in joint_names if name not in self.joint_names]:
+            raise SpecError(f"the episode has the joints {', '.join(self.joint_names)}, and not {', '.join(missing)}.")
+        return [self.joint_names.index(name) for name in joint_names]
+
+
+@dataclass
+class RecordingSlot:
+    """Where `LoadEpisode` leaves the recording for the leaves after it."""
+
+    recording: Recording | None = None
+
+    def first_pose(self, joint_names: tuple[str, ...]) -> Array:
+        """(J,) where the recorded robot was at the first step, in the order of `joint_names`."""
+        assert self.recording is not None  # LoadEpisode came before
+        return self.recording.qpos[0, self.recording.order_of(joint_names)]
+
+
+class LoadEpisode(Leaf):
+    """RUNNING while the episode is read off this thread."""
+
+    def __init__(self, ctx: SkillContext, slot: RecordingSlot, path: Path, *, name: str = "LoadEpisode"):
+        super().__init__(name, ctx)
+        self._slot, self._path = slot, path
+        self._reading: Future[Recording] | None = None
+
+    def begin(self) -> None:
+        if self._slot.recording is None:
+            self._reading = self.ctx.in_background(lambda: Recording.read(self._path))
+
+    def advance(self) -> Status:
+        if self._slot.recording is None:
+            assert self._reading is not None  # begin() succeeded
+            if not self._reading.done():
+                self.feedback_message = f"reading {self._path.name}"
+                return Status.RUNNING
+            self._slot.recording = self._reading.result()
+        self.feedback_message = f"{self._path.name}, {len(self._slot.recording.action)} steps"
+        return Status.SUCCESS
+
+
+class SensorsReady(Leaf):
+    """Wait until the joints and the named cameras deliver fresh data; fail by name when one does not."""
+
+    def __init__(
+        self, ctx: SkillContext, sensors: Iterable[str], *, timeout_s: float = 5.0, name: str = "SensorsReady"
+    ):
+        super().__init__(name, ctx)
+        self._sensors = ("joints", *sensors)
+        self._timeout_s = timeout_s
+        self._deadline_s = 0.0
+
+    def begin(self) -> None:
+        self._deadline_s = self.ctx.clock.now() + self._timeout_s
+
+    def advance(self) -> Status:
+        now_s, observation = self.ctx.clock.now(), self.ctx.observation
+        troubles = [self._trouble(sensor, observation, now_s) for sensor in self._sensors]
+        waiting = ", ".join(trouble for trouble in troubles if trouble is not None)
+        if not waiting:
+            self.feedback_message = ", ".join(self._sensors)
+            return Status.SUCCESS
+        if now_s >= self._deadline_s:
+            return self.fail(Outcome.FAULT, f"no fresh data after {self._timeout_s:g} s from {waiting}.")
+        self.feedback_message = f"waiting for {waiting}"
+        return Status.RUNNING
+
+    def _trouble(self, sensor: str, observation: Observation, now_s: float) -> str | None:
+        """The sensor with what is wrong with it; None when it delivers."""
+        age_s = observation.age_s(sensor, now_s)
+        limit_s, _ = self.ctx.gate.config.stale_limits_s(self.ctx.spec, sensor)
+        if np.isinf(age_s):
+            return f"{sensor} (never seen)"
+        # A stamp from the future is as wrong as an old one.
+        if abs(age_s) > limit_s:
+            return f"{sensor} (last {age_s:.1f} s ago)"
+        if sensor == "joints" and not np.isfinite(observation.qpos).all():
+            return f"{sensor} (no numbers)"
+        return None

@@ -1,0 +1,211 @@
+"""What an episode says of itself, one of its steps, and which datasets hold it (schema 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Annotated, Literal, NamedTuple
+
+import numpy as np
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from foundation.errors import BtruntimeError
+from hal.types import ActionSpec, Array, Image, Name, Positive
+
+SCHEMA = 1
+ODOMETRY_SIZE = 5
+BASE_VELOCITY_SIZE = 2
+
+Source = Literal["teleop", "policy", "import"]
+Pixels = Annotated[int, Field(ge=1, le=8192)]
+
+
+class EpisodeError(BtruntimeError):
+    """An episode file is not what it should be, or is asked for something that it does not hold."""
+
+
+class CameraShape(NamedTuple):
+    """Name and frame size of one recorded camera."""
+
+    name: Name
+    height: Pixels
+    width: Pixels
+
+
+class EpisodeHeader(BaseModel):
+    """What is known before the first step, and is written first.
+
+    Attributes:
+        data_frequency_hz: steps per second that the recorder aims at.
+        action: what each of the A numbers of an action means.
+        has_base: the episode holds `cmd_vel` and `odom`.
+        software: name and version of the program that recorded.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    robot: Name
+    data_frequency_hz: Positive
+    joint_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    action: ActionSpec
+    cameras: tuple[CameraShape, ...] = ()
+    has_base: bool = False
+    source: Source = "teleop"
+    software: str
+    start_utc: AwareDatetime
+
+    @model_validator(mode="after")
+    def _unique_names(self) -> EpisodeHeader:
+        for what, names in (("joint", self.joint_names), ("camera", self.camera_names)):
+            if len(set(names)) != len(names):
+                raise ValueError(f"two {what}s have the same name: {', '.join(names)}")
+        return self
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        return tuple(camera.name for camera in self.cameras)
+
+    def to_attributes(self) -> dict[str, object]:
+        """The root attributes of the HDF5 file, cameras excepted: those are named by their datasets."""
+        return {
+            "schema": SCHEMA,
+            "robot": self.robot,
+            "data_frequency": self.data_frequency_hz,
+            "colour": "rgb",
+            "joint_names": list(self.joint_names),
+            "action": self.action.model_dump_json(),
+            "start_utc": utc_text(self.start_utc),
+            "source": self.source,
+            "software": self.software,
+        }
+
+    @classmethod
+    def from_attributes(
+        cls, attributes: Mapping[str, object], *, cameras: tuple[CameraShape, ...], has_base: bool, where: str
+    ) -> EpisodeHeader:
+        """The inverse of `to_attributes`.
+
+        Args:
+            attributes: the root attributes.
+            cameras: as the datasets show them.
+            has_base: as the datasets show it.
+            where: the file, for the error.
+
+        Raises:
+            EpisodeError: an attribute is missing or wrong.
+        """
+        required = ("robot", "data_frequency", "colour", "joint_names", "action", "start_utc", "source", "software")
+        missing = [name for name in required if name not in attributes]
+        if missing:
+            raise EpisodeError(
+                f"{where}: root attribute {', '.join(missing)} missing, expected {', '.join(required)}. "
+                f"If another program wrote this file, import it instead of copying it here."
+            )
+        if attributes["colour"] != "rgb":
+            raise EpisodeError(
+                f"{where}: attribute colour is {attributes['colour']!r}, expected 'rgb'. Import the file."
+            )
+        try:
+            return cls.model_validate(
+                {
+                    "robot": attributes["robot"],
+                    "data_frequency_hz": attributes["data_frequency"],
+                    "joint_names": tuple(str(name) for name in np.atleast_1d(np.asarray(attributes["joint_names"]))),
+                    "action": ActionSpec.model_validate_json(str(attributes["action"])),
+                    "cameras": cameras,
+                    "has_base": has_base,
+                    "source": attributes["source"],
+                    "software": attributes["software"],
+                    "start_utc": attributes["start_utc"],
+                }
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            field_name = ".".join(str(part) for part in first["loc"]) or "header"
+            raise EpisodeError(
+                f"{where}: root attribute for {field_name} is {first['input']!r}: {first['msg']}. "
+                f"The file was altered or written by another program; import it."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeStep:
+    """One step: what was seen, and then what was commanded.
+
+    Attributes:
+        action: (A,) command of the leader; progress and termination are 0 until the end.
+        applied_action: (A,) what was sent after the safety filter.
+        qpos, qvel: (J,) follower, rad and rad/s.
+        images: (H, W, 3) uint8 RGB by camera name.
+        stale: by camera name, whether the frame repeats the one before.
+        step_s, arm_s, image_s: seconds since the start of the episode: of the step, of the measurement of the
+            joints, and of each frame.
+        cmd_vel: (2,) linear x (m/s), angular z (rad/s); None without a base.
+        odom: (5,) x, y (m), yaw (rad), linear x, angular z; None without a base.
+    """
+
+    action: Array
+    applied_action: Array
+    qpos: Array
+    qvel: Array
+    images: Mapping[str, Image] = field(default_factory=lambda: MappingProxyType({}))
+    stale: Mapping[str, bool] = field(default_factory=lambda: MappingProxyType({}))
+    step_s: float = 0.0
+    arm_s: float = 0.0
+    image_s: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    cmd_vel: Array | None = None
+    odom: Array | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One dataset of the file: `shape` is that of a single step, `dtype` what NumPy calls it."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+
+def image_path(camera: str) -> str:
+    """Dataset of a camera's frames."""
+    return f"images/{camera}"
+
+
+def image_time_path(camera: str) -> str:
+    """Dataset of the times of a camera's frames."""
+    return f"timestamps/images/{camera}"
+
+
+def stale_path(camera: str) -> str:
+    """Dataset of a camera's repeated frames."""
+    return f"stale/{camera}"
+
+
+def columns(header: EpisodeHeader) -> Iterator[Column]:
+    """Every dataset with one row per step, images first."""
+    for camera in header.cameras:
+        yield Column(image_path(camera.name), (camera.height, camera.width, 3), "uint8")
+    joints, action = len(header.joint_names), header.action.size
+    yield Column("action", (action,), "float64")
+    yield Column("applied_action", (action,), "float64")
+    yield Column("qpos", (joints,), "float64")
+    yield Column("qvel", (joints,), "float64")
+    yield Column("timestamps/step", (), "float64")
+    yield Column("timestamps/arm", (), "float64")
+    for camera in header.cameras:
+        yield Column(image_time_path(camera.name), (), "float64")
+        yield Column(stale_path(camera.name), (), "bool")
+    if header.has_base:
+        yield Column("cmd_vel", (BASE_VELOCITY_SIZE,), "float64")
+        yield Column("odom", (ODOMETRY_SIZE,), "float64")
+
+
+def utc_text(moment: datetime) -> str:
+    """ISO-8601 in UTC with milliseconds and a Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,335 @@
+"""Writing an episode so that a kill at any moment leaves a file that opens and lacks at most half a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from foundation.errors import BtruntimeError
+from hal.types import Array, Image
+from skills.episodes.header import (
+    EpisodeHeader,
+    EpisodeStep,
+    columns,
+    image_path,
+    image_time_path,
+    stale_path,
+    utc_text,
+)
+from skills.episodes.index import index_episode
+from skills.episodes.labels import EpisodeLabels, Outcome, save_labels
+from skills.episodes.naming import TRASH, adopt, lock_path, recording_id, recording_path, set_aside
+from skills.episodes.progress import fill_progress
+from skills.locks import OwnedLock
+
+# HDF5's own locks are off here and in the reader (they must agree within a process); `.recording-<id>.lock` is ours.
+# Versions that every HDF5 reader since 1.10 opens; "latest" would move with the library.
+LIBVER = ("v110", "v110")
+FLUSH_STEPS = 15
+FLUSH_S = 0.4
+ROWS_PER_CHUNK = 30
+MIN_FREE_BYTES = 256 << 20
+# h5py turns most failures of the disk into the first, and some into the second.
+_H5_ERRORS = (OSError, RuntimeError)
+
+
+class StepError(BtruntimeError):
+    """A step does not fit the episode: wrong shape, wrong type, NaN, or time that goes back. It was not written."""
+
+
+class EpisodeWriteError(BtruntimeError):
+    """An episode cannot be written to."""
+
+
+class DiskFullError(EpisodeWriteError):
+    """The disk is nearly full; what was recorded so far is safe and can be finalised."""
+
+
+class EpisodeWriter:
+    """Writes one episode to `.recording-<id>.h5`, and moves it to `episode_N.h5` when it is finalised.
+
+    One thread, best in a process of its own: `append` blocks on the disk. Frames are written at once, rows of
+    numbers at each flush; a flush ends with `committed`, the count of complete steps.
+
+    Args:
+        data_dir: the skill's `data/`; made if it does not exist.
+        header: what the file says of itself.
+        now: seconds for the flush interval; not recorded.
+        utc_now: wall time for `end_utc`.
+        min_free_bytes: recording stops when less than this is free on the disk.
+
+    Raises:
+        EpisodeWriteError: the file cannot be made.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        header: EpisodeHeader,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        min_free_bytes: int = MIN_FREE_BYTES,
+    ):
+        self._data_dir, self._header = data_dir, header
+        self._now, self._utc_now, self._min_free_bytes = now, utc_now, min_free_bytes
+        self._columns = tuple(columns(header))
+        self._rows: list[dict[str, Array]] = []
+        self._length = self._committed = 0
+        self._last_step_s = float("-inf")
+        identity = recording_id(header.start_utc)
+        self._path = recording_path(data_dir, identity)
+        self._lock = self._take_lock(lock_path(data_dir, identity))
+        self._file, self._datasets = self._create()
+        self._flushed_s = now()
+
+    @property
+    def path(self) -> Path:
+        """The file that is being written."""
+        return self._path
+
+    def __len__(self) -> int:
+        return self._length
+
+    def append(self, step: EpisodeStep) -> None:
+        """Add a step. Flushes, and waits for the disk, every 15 steps or 0.4 s, whichever comes first.
+
+        Raises:
+            StepError: the step does not fit the header; it was not written, and the episode can go on.
+            DiskFullError: the disk is nearly full; the step was written, no more will be.
+            EpisodeWriteError: the file is closed, or writing failed.
+        """
+        self._check_open()
+        row = checked_row(step, self._header, self._last_step_s)
+        try:
+            for camera in self._header.cameras:
+                self._write_frame(image_path(camera.name), step.images[camera.name])
+        except _H5_ERRORS as error:
+            raise self._failed(error) from error
+        self._rows.append(row)
+        self._length += 1
+        self._last_step_s = step.step_s
+        if len(self._rows) >= FLUSH_STEPS or self._now() - self._flushed_s >= FLUSH_S:
+            self.flush()
+            self._check_disk()
+
+    def flush(self) -> None:
+        """Bring all steps so far to the disk, then count them in `committed`."""
+        self._check_open()
+        self._flushed_s = self._now()
+        if not self._rows:
+            return
+        try:
+            self._write_rows()
+            self._sync()
+            # A second sync, because a power cut may keep the later of two unsynced writes and lose the earlier.
+            self._datasets["committed"][0] = self._length
+            self._sync()
+        except _H5_ERRORS as error:
+            raise self._failed(error) from error
+        self._committed = self._length
+
+    def finalize(self, *, outcome: Outcome | None = None, note: str = "") -> Path:
+        """Fill in progress and termination, close, and move the file to the next free `episode_N.h5`.
+
+        Args:
+            outcome: written to `episode_N.json` beside it, where this or a note is given.
+            note: free text, to the same file.
+
+        Returns:
+            The path of the episode, which is in the index.
+
+        Raises:
+            EpisodeWriteError: there is no step, the file is closed, or writing failed. The recording stays on disk.
+        """
+        self._check_open()
+        if not self._length:
+            raise EpisodeWriteError(f"{self._path}: nothing was recorded, expected at least one step. Discard it.")
+        self.flush()
+        try:
+            self._write_progress()
+            self._close()
+            self._write_end()
+            episode = adopt(self._path, self._data_dir)
+        except _H5_ERRORS as error:
+            raise self._failed(error) from error
+        self._lock.release()
+        if outcome is not None or note:
+            save_labels(episode, EpisodeLabels(outcome=outcome or "unlabelled", note=note))
+        index_episode(episode)
+        return episode
+
+    def discard(self) -> Path:
+        """Close, and move the recording to `.trash/` in the same directory; returns where it is now."""
+        self.flush()
+        self._close()
+        moved = set_aside(self._path, self._data_dir / TRASH)
+        self._lock.release()
+        return moved
+
+    def close(self) -> None:
+        """Stop writing and leave the recording where it is, for `recover`. Idempotent; call it after a failure."""
+        try:
+            if self._file:
+                self.flush()
+                self._close()
+        finally:
+            self._lock.release()
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fdatasync(self._file.id.get_vfd_handle())
+
+    def _take_lock(self, path: Path) -> OwnedLock:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = OwnedLock.try_take(path)
+        except OSError as error:
+            raise EpisodeWriteError(f"{path}: cannot be created: {error}. Is the directory writable?") from error
+        if lock is None:
+            raise EpisodeWriteError(f"{self._path}: another process records to this file. Stop it first.")
+        return lock
+
+    def _create(self) -> tuple[Any, dict[str, Any]]:
+        try:
+            file = h5py.File(self._path, "x", libver=LIBVER, locking=False)
+            datasets = create_datasets(file, self._header)
+            file.swmr_mode = True
+        except _H5_ERRORS as error:
+            self._lock.release()
+            raise EpisodeWriteError(f"{self._path}: cannot be created: {error}. Is the directory writable?") from error
+        return file, datasets
+
+    def _write_frame(self, path: str, frame: Image) -> None:
+        dataset = self._datasets[path].id
+        dataset.set_extent((self._length + 1, *frame.shape))
+        dataset.write_direct_chunk((self._length, 0, 0, 0), np.ascontiguousarray(frame))
+
+    def _write_rows(self) -> None:
+        for column in self._columns:
+            if not column.is_image:
+                dataset = self._datasets[column.path]
+                dataset.resize(self._length, axis=0)
+                dataset[self._length - len(self._rows) :] = np.stack([row[column.path] for row in self._rows])
+        self._rows.clear()
+
+    def _write_progress(self) -> None:
+        for path in ("action", "applied_action"):
+            dataset = self._datasets[path]
+            dataset[:] = fill_progress(dataset[:], self._header.action)
+        self._file.flush()
+
+    def _write_end(self) -> None:
+        with h5py.File(self._path, "r+", libver=LIBVER, locking=False) as file:
+            file.attrs["end_utc"] = utc_text(self._utc_now())
+        with self._path.open("rb") as written:
+            os.fsync(written.fileno())
+
+    def _check_open(self) -> None:
+        if not self._file:
+            raise EpisodeWriteError(f"{self._path}: the episode is closed. Start a new one.")
+
+    def _check_disk(self) -> None:
+        disk = os.statvfs(self._data_dir)
+        free = disk.f_bavail * disk.f_frsize
+        if free < self._min_free_bytes:
+            raise DiskFullError(
+                f"{self._data_dir}: {free >> 20} MiB free, expected at least {self._min_free_bytes >> 20} MiB. "
+                f"Recording stopped; the {self._length} steps so far are safe. Free some space."
+            )
+
+    def _close(self) -> None:
+        self._datasets.clear()
+        self._file.close()
+
+    def _failed(self, error: Exception) -> EpisodeWriteError:
+        return EpisodeWriteError(
+            f"{self._path}: writing failed: {error}. {self._committed} of {self._length} steps are safe and will be "
+            f"recovered at the next start. Is the disk full or gone?"
+        )
+
+
+def create_datasets(file: Any, header: EpisodeHeader) -> dict[str, Any]:
+    """Write the root attributes and make all datasets, empty: one frame per chunk, or some rows of numbers."""
+    for name, value in header.to_attributes().items():
+        file.attrs[name] = value
+    # The order of the cameras is the order in which their datasets were made, not that of their names.
+    file.create_group("images", track_order=True)
+    datasets = {}
+    for column in columns(header):
+        datasets[column.path] = file.create_dataset(
+            column.path,
+            shape=(0, *column.shape),
+            maxshape=(None, *column.shape),
+            chunks=(1 if column.is_image else ROWS_PER_CHUNK, *column.shape),
+            dtype=column.dtype,
+        )
+    datasets["committed"] = file.create_dataset("committed", (1,), "int64")
+    return datasets
+
+
+def checked_row(step: EpisodeStep, header: EpisodeHeader, last_step_s: float) -> dict[str, Array]:
+    """The numbers of a step by dataset, after everything about the step was checked, its frames included.
+
+    Raises:
+        StepError: something is missing, has another shape or type, is not finite, or is not later than the last.
+    """
+    values = _values(step, header)
+    row: dict[str, Array] = {}
+    for column in columns(header):
+        value = np.asarray(values[column.path])
+        if value.shape != column.shape or not _fits(value.dtype, column.dtype):
+            raise StepError(
+                f"step at {step.step_s} s: {column.path} is {value.shape} {value.dtype}, "
+                f"expected {column.shape} {column.dtype}. Is this the robot that the episode was begun with?"
+            )
+        if column.dtype == "float64" and not np.isfinite(value).all():
+            raise StepError(
+                f"step at {step.step_s} s: {column.path} is {value.tolist()}, expected finite numbers. "
+                f"Check the source of these values before recording."
+            )
+        if not column.is_image:
+            row[column.path] = value.astype(column.dtype)
+    if step.step_s <= last_step_s:
+        raise StepError(f"step at {step.step_s} s: expected a time after the last step's, {last_step_s} s.")
+    return row
+
+
+def _values(step: EpisodeStep, header: EpisodeHeader) -> dict[str, object]:
+    """What a step holds, by dataset; every camera of the header must be there, and no other."""
+    for what, found in (("images", step.images), ("stale", step.stale), ("image_s", step.image_s)):
+        if set(found) != set(header.camera_names):
+            expected = _listed(header.camera_names)
+            raise StepError(f"step at {step.step_s} s: {what} has cameras {_listed(found)}, expected {expected}.")
+    values: dict[str, object] = {
+        "action": step.action,
+        "applied_action": step.applied_action,
+        "qpos": step.qpos,
+        "qvel": step.qvel,
+        "timestamps/step": step.step_s,
+        "timestamps/arm": step.arm_s,
+    }
+    for name in header.camera_names:
+        values[image_path(name)] = step.images[name]
+        values[image_time_path(name)] = step.image_s[name]
+        values[stale_path(name)] = step.stale[name]
+    if header.has_base:
+        values["cmd_vel"], values["odom"] = step.cmd_vel, step.odom
+    return values
+
+
+def _fits(found: np.dtype[Any], expected: str) -> bool:
+    if expected == "float64":
+        return found.kind in "fiu"
+    return found == np.dtype(expected)
+
+
+def _listed(names: Mapping[str, object] | tuple[str, ...]) -> str:
+    return ", ".join(sorted(names)) or "none"
