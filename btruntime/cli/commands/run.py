@@ -1,0 +1,70 @@
+"""Run a skill or an agent on a robot, drawing its tree, and keep a flight record.
+
+Ctrl-C stops the robot at once: base at zero, arm holding. Exit status: 0 when done, 1 when it failed, 128 + N when
+signal N stopped it.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from btruntime.cli.options import add_agents_dir, add_json, add_robot, add_skills_dir, print_json
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("id", help="of a skill or an agent")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for policies")
+    parser.add_argument(
+        "--fast", action="store_true", help="on the virtual clock: as fast as the machine can (simulated robots only)"
+    )
+    parser.add_argument("--quiet", action="store_true", help="do not draw the tree")
+    parser.add_argument("--flights-dir", type=Path, metavar="DIR", help="where the flight record goes")
+    add_robot(parser)
+    add_skills_dir(parser)
+    add_agents_dir(parser)
+    add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from btruntime.runtime import PolicyPool, inline_policies, process_policies
+    from btruntime.session import Places, run_by_id
+    from foundation.errors import BtruntimeError
+    from hal.clock import MonotonicClock, VirtualClock
+    from hal.connect import connect
+
+    if args.fast and not args.robot.startswith("sim:"):
+        raise BtruntimeError(f"--fast is for simulated robots; {args.robot} lives in real time.")
+    clock = VirtualClock() if args.fast else MonotonicClock()
+    pool = PolicyPool(inline_policies(latency_s=0.04) if args.fast else process_policies(args.device))
+    places = Places(args.skills_dir, args.agents_dir, args.flights_dir)
+    robot = connect(args.robot, clock)
+    try:
+        ran = run_by_id(args.id, robot, clock, pool, places, show=not args.quiet, header={"address": args.robot})
+    finally:
+        pool.close()
+    result, timing = ran.result, ran.result.timing
+    print(f"{result.outcome}: {result.reason}" if result.reason else str(result.outcome))
+    print(
+        f"{result.ticks} ticks, period {timing.period_ms_mean:.3f} ms, lateness p50 {timing.lateness_ms_p50:.2f} "
+        f"p99 {timing.lateness_ms_p99:.2f} max {timing.lateness_ms_max:.2f} ms, {timing.late_ticks} late"
+    )
+    if result.gate_counts:
+        print("motion gate: " + ", ".join(f"{reason} {count}" for reason, count in result.gate_counts.items()))
+    print(f"flight record: {ran.flight}")
+    if args.json:
+        print_json(
+            {
+                "outcome": result.outcome.value,
+                "reason": result.reason,
+                "duration_s": result.duration_s,
+                "ticks": result.ticks,
+                "gate": dict(result.gate_counts),
+                "flight": str(ran.flight),
+                **asdict(timing),
+            }
+        )
+    if ran.signal_number is not None:
+        return 128 + ran.signal_number
+    return 0 if result.success else 1

@@ -1,0 +1,134 @@
+"""Train a policy for a skill, list its runs, or switch the skill to another run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from btruntime.cli.options import add_json, add_skills_dir, print_json, store_of
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    start = actions.add_parser("run", help="train on the skill's episodes, then activate the result")
+    start.add_argument("--preset", default="act-default", help="hyperparameters to start from (default: act-default)")
+    start.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one value; repeatable")
+    start.add_argument("--run-id", metavar="ID", help="name of the run (default: the next free number)")
+    start.add_argument("--resume", metavar="ID", help="continue an interrupted run")
+    start.add_argument("--skip-broken", action="store_true", help="leave out episodes that cannot be read")
+    start.add_argument("--no-activate", action="store_true", help="do not switch the skill to the new run")
+    listing = actions.add_parser("list", help="runs of a skill")
+    switch = actions.add_parser("activate", help="switch the skill to a run")
+    actions.add_parser("options", help="every hyperparameter with its default and what it does")
+    for each in (start, listing, switch):
+        each.add_argument("skill", help="its ID")
+        add_skills_dir(each)
+        add_json(each)
+    switch.add_argument("run_id", metavar="RUN")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.action == "options":
+        return _options()
+    entry = store_of(args).get(args.skill)
+    if args.action == "list":
+        return _list(entry.path, args.json)
+    if args.action == "activate":
+        from btruntime.training.local import activate_run
+
+        activate_run(entry.path, args.run_id)
+        print(f"{entry.id} now runs {args.run_id}")
+        return 0
+    return _train(args, entry.path, str(entry.id))
+
+
+def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
+    from btruntime.cli.progress import progress_bar
+    from btruntime.training.local import TrainingStoppedError, activate_run, train_locally
+    from btruntime.training.run_ids import free_run_id
+    from btruntime.training.watching import told_to
+
+    run_id = args.resume or args.run_id or free_run_id(skill_dir)
+    print(f"training {skill}, run {run_id}, preset {args.preset}", file=sys.stderr)
+    with progress_bar("training", 1.0) as bar:
+        errors: list[float] = []
+
+        def on_event(event: Mapping[str, Any]) -> None:
+            tell(event)
+            if event.get("event") == "validated":
+                errors.append(event["l1"])
+
+        tell = told_to(bar.reach, lambda text: print(text, file=sys.stderr))
+        try:
+            directory = train_locally(
+                skill_dir,
+                run_id,
+                preset=args.preset,
+                assignments=args.set,
+                resume=args.resume is not None,
+                skip_broken=args.skip_broken,
+                on_event=on_event,
+            )
+        except TrainingStoppedError as error:
+            print(f"btruntime: {error}", file=sys.stderr)
+            return 128 + error.signal_number
+    if not args.no_activate:
+        activate_run(skill_dir, run_id)
+    print(f"run {run_id} is in {directory}" + ("" if args.no_activate else "; the skill now uses it"))
+    if args.json:
+        print_json(
+            {
+                "run_id": run_id,
+                "directory": str(directory),
+                "l1": errors[-1] if errors else None,
+                "activated": not args.no_activate,
+            }
+        )
+    return 0
+
+
+def _list(skill_dir: Path, as_json: bool) -> int:
+    from foundation.errors import BtruntimeError
+    from policies.manifest import MANIFEST_FILE, read_run
+
+    rows: list[dict[str, object]] = []
+    for manifest_path in sorted(skill_dir.glob(f"*/{MANIFEST_FILE}")):
+        try:
+            metrics = read_run(manifest_path.parent).metrics
+        except BtruntimeError as error:
+            rows.append({"run_id": manifest_path.parent.name, "problem": str(error)})
+            continue
+        best = metrics.get("best") or {}
+        rows.append(
+            {
+                "run_id": manifest_path.parent.name,
+                "step": metrics.get("step"),
+                "finished": metrics.get("finished", False),
+                "l1": best.get("l1"),
+                "checkpoint": metrics.get("checkpoint"),
+            }
+        )
+    if as_json:
+        print_json({"runs": rows})
+        return 0
+    for row in rows:
+        if "problem" in row:
+            print(f"{row['run_id']}: {row['problem']}")
+        else:
+            state = "finished" if row["finished"] else "unfinished"
+            print(f"{row['run_id']:<8} {state:<10} step {row['step']:<8} l1 {row['l1']}  {row['checkpoint']}")
+    if not rows:
+        print("No runs yet.")
+    return 0
+
+
+def _options() -> int:
+    from btruntime.training.trainer.config import presets
+
+    defaults = presets()["act-default"]
+    for name, field in type(defaults).model_fields.items():
+        print(f"{name} = {getattr(defaults, name)}\n    {field.description}")
+    return 0

@@ -1,0 +1,55 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from skills.store import SkillStore
+
+DEFAULT_ROBOT = "sim:"
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """`--json`."""
+    parser.add_argument("--json", action="store_true", help="print the result as one JSON object on the last line")
+
+
+def add_skills_dir(parser: argparse.ArgumentParser) -> None:
+    """`--skills-dir`."""
+    parser.add_argument(
+        "--skills-dir", type=Path, metavar="DIR", help="where skills are (default: $BTRUNTIME_SKILLS_DIR or ~/skills)"
+    )
+
+
+def add_agents_dir(parser: argparse.ArgumentParser) -> None:
+    """`--agents-dir`."""
+    parser.add_argument(
+        "--agents-dir", type=Path, metavar="DIR", help="where agents are (default: $BTRUNTIME_AGENTS_DIR or ~/agents)"
+    )
+
+
+def add_robot(parser: argparse.ArgumentParser) -> None:
+    """`--robot`."""
+    parser.add_argument(
+        "--robot",
+        default=DEFAULT_ROBOT,
+        metavar="ADDRESS",
+        help='which robot, for example "sim:", "sim:demo?seed=3", "sim:demo?fault=freeze:arm_camera@3" (default: sim:)',
+    )
+
+
+def store_of(args: argparse.Namespace) -> SkillStore:
+    """The skill store that the options name."""
+    from skills.store import SkillStore
+
+    return SkillStore(args.skills_dir)
+
+
+def print_json(result: Mapping[str, object]) -> None:
+    """One JSON object on a line of its own."""
+    print(json.dumps(result, allow_nan=False, default=str))

@@ -1,0 +1,240 @@
+"""The recorder: one robot, one leader, one episode at a time.
+
+States: idle -> recording (`new`) -> stopped (`stop`, the step limit, the leader's end) -> idle (`save`, `discard`).
+`step` is called once per recording period by whoever owns the loop; on the virtual clock it may write to the disk,
+in real time the writer belongs in a process of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from btruntime.record.config import RecorderConfig
+from foundation.errors import BtruntimeError
+from hal.clock import Clock, Rate
+from hal.motion import MotionGate, Resource
+from hal.motion.lease import Lease
+from hal.robot import Robot
+from hal.teleop.leader import Leader, LeaderSample
+from hal.types import Array, Command, Image, Observation
+from skills.episodes import EpisodeHeader, EpisodeStep, EpisodeWriter
+from skills.episodes.header import CameraShape
+
+
+class RecorderError(BtruntimeError):
+    """The recorder cannot do that now, or a stream that it needs is not alive."""
+
+
+class RecorderState(StrEnum):
+    """Where the recorder is in an episode's life."""
+
+    IDLE = "idle"
+    RECORDING = "recording"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A saved episode."""
+
+    path: Path
+    steps: int
+    duration_s: float
+
+
+class Recorder:
+    """Records what the robot sees and what the leader commands, while the leader moves the robot.
+
+    Every command passes the motion gate; the file keeps what was asked (`action`) and what was sent
+    (`applied_action`).
+    """
+
+    def __init__(
+        self,
+        robot: Robot,
+        clock: Clock,
+        gate: MotionGate,
+        data_dir: Path,
+        config: RecorderConfig,
+        *,
+        software: str,
+        utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ):
+        self.config = config
+        self._robot, self._clock, self._gate, self._data_dir = robot, clock, gate, data_dir
+        self._software, self._utc_now = software, utc_now
+        self._cameras = config.cameras if config.cameras is not None else robot.spec.camera_names
+        self._action_spec = robot.spec.action_spec(base=config.base, progress=config.base)
+        self._writer: EpisodeWriter | None = None
+        self._leader: Leader | None = None
+        self._lease: Lease | None = None
+        self._began_s = 0.0
+        self._last_capture_s: dict[str, float] = {}
+        self.state = RecorderState.IDLE
+
+    @property
+    def steps(self) -> int:
+        """Steps of the present episode."""
+        return 0 if self._writer is None else len(self._writer)
+
+    def new(self, leader: Leader) -> None:
+        """Begin an episode.
+
+        Raises:
+            RecorderError: an episode is open, or a stream is not alive: a recording with holes helps nobody.
+        """
+        self._expect(RecorderState.IDLE, "begin an episode")
+        observation, now_s = self._robot.read(), self._clock.now()
+        self._refuse_dead_streams(observation, now_s)
+        leader.start(observation, now_s)
+        if leader.read(now_s) is None:
+            raise RecorderError("the leader gives no commands. Connect it, move it once, and begin again.")
+        self._lease = self._gate.acquire("teleoperation", self._resources())
+        self._writer = EpisodeWriter(self._data_dir, self._header(), utc_now=self._utc_now)
+        self._leader, self._began_s, self._last_capture_s = leader, now_s, {}
+        self.state = RecorderState.RECORDING
+
+    def step(self) -> None:
+        """One recording period: see, read the leader, move, write. Stops by itself at the limit.
+
+        Raises:
+            RecorderError: not recording, or the motion gate gave up; the episode so far is kept.
+            EpisodeWriteError: the disk; the episode so far is kept.
+        """
+        self._expect(RecorderState.RECORDING, "record a step")
+        assert self._writer is not None
+        assert self._leader is not None
+        assert self._lease is not None
+        now_s = self._clock.now()
+        observation, sample = self._robot.read(), self._leader.read(now_s)
+        if (fault := self._gate.fault(self._lease)) is not None or sample is None:
+            self.stop()
+            raise RecorderError(f"recording stopped after {self.steps} steps: {fault or 'the leader went silent.'}")
+        action = self._action(sample)
+        submitted = self._gate.submit(self._lease, Command(self._action_spec, action, now_s))
+        self._writer.append(self._row(observation, sample, action, submitted.sent, now_s))
+        if self.steps >= self.config.max_timesteps or self._leader.finished:
+            self.stop()
+
+    def stop(self) -> None:
+        """End the episode; the robot holds. `save` or `discard` decides what becomes of it."""
+        self._expect(RecorderState.RECORDING, "stop")
+        assert self._lease is not None
+        assert self._leader is not None
+        self._gate.release(self._lease)
+        self._leader.close()
+        self.state = RecorderState.STOPPED
+
+    def save(self) -> Recorded:
+        """Finish the file; it becomes the next episode of the skill."""
+        self._expect(RecorderState.STOPPED, "save")
+        assert self._writer is not None
+        steps = len(self._writer)
+        recorded = Recorded(self._writer.finalize(), steps, steps / self.config.data_frequency)
+        self._forget()
+        return recorded
+
+    def discard(self) -> Path:
+        """Move the episode to the trash; returns where it is."""
+        self._expect(RecorderState.STOPPED, "discard")
+        assert self._writer is not None
+        trashed = self._writer.discard()
+        self._forget()
+        return trashed
+
+    def close(self) -> None:
+        """Stop, and leave an unsaved episode on disk where `recover` finds it. Idempotent."""
+        if self.state is RecorderState.RECORDING:
+            self.stop()
+        if self._writer is not None:
+            self._writer.close()
+        self._forget()
+
+    def record(self, leader: Leader, *, cancelled: Callable[[], bool] = lambda: False) -> None:
+        """Begin an episode and step until it stops by itself or `cancelled`; the state is stopped afterwards."""
+        self.new(leader)
+        rate = Rate(self._clock, 1.0 / self.config.data_frequency)
+        while self.state is RecorderState.RECORDING:
+            self.step()
+            if self.state is RecorderState.RECORDING and cancelled():
+                self.stop()
+            rate.wait()
+
+    def _expect(self, state: RecorderState, doing: str) -> None:
+        if self.state is not state:
+            raise RecorderError(f"cannot {doing}: the recorder is {self.state}, expected {state}.")
+
+    def _forget(self) -> None:
+        self._writer = self._leader = self._lease = None
+        self.state = RecorderState.IDLE
+
+    def _resources(self) -> list[Resource]:
+        return [Resource.ARM, Resource.BASE] if self.config.base else [Resource.ARM]
+
+    def _refuse_dead_streams(self, observation: Observation, now_s: float) -> None:
+        limits = self._gate.config
+        for sensor in ("joints", *self._cameras):
+            age_s = observation.age_s(sensor, now_s)
+            if age_s > limits.stale_limits_s(self._robot.spec, sensor)[0]:
+                seen = "has never delivered" if np.isinf(age_s) else f"last delivered {age_s:.1f} s ago"
+                raise RecorderError(f"cannot begin an episode: {sensor} {seen}. Check its connection and begin again.")
+
+    def _header(self) -> EpisodeHeader:
+        spec = self._robot.spec
+        cameras = [spec.camera(name) for name in self._cameras]
+        return EpisodeHeader(
+            robot=spec.name,
+            data_frequency_hz=self.config.data_frequency,
+            joint_names=spec.joint_names,
+            action=self._action_spec,
+            cameras=tuple(
+                CameraShape(c.name, self.config.image_height or c.height, self.config.image_width or c.width)
+                for c in cameras
+            ),
+            has_base=self.config.base,
+            source="teleop",
+            software=self._software,
+            start_utc=self._utc_now(),
+        )
+
+    def _action(self, sample: LeaderSample) -> Array:
+        """The leader's command in the episode's action layout; progress is written when the episode ends."""
+        action = np.zeros(self._action_spec.size)
+        joints = len(sample.qpos)
+        action[:joints] = sample.qpos
+        if self.config.base and sample.base_velocity is not None:
+            action[joints : joints + 2] = sample.base_velocity
+        return action
+
+    def _row(
+        self, observation: Observation, sample: LeaderSample, action: Array, sent: Array, now_s: float
+    ) -> EpisodeStep:
+        stale = {n: observation.images[n].captured_s == self._last_capture_s.get(n) for n in self._cameras}
+        self._last_capture_s = {name: observation.images[name].captured_s for name in self._cameras}
+        velocity = np.zeros(2) if sample.base_velocity is None else sample.base_velocity
+        return EpisodeStep(
+            action=action,
+            applied_action=sent,
+            qpos=observation.qpos,
+            qvel=observation.qvel,
+            images={name: self._sized(observation.images[name].rgb) for name in self._cameras},
+            stale=stale,
+            step_s=now_s - self._began_s,
+            arm_s=observation.joints_s - self._began_s,
+            image_s={name: captured_s - self._began_s for name, captured_s in self._last_capture_s.items()},
+            cmd_vel=velocity if self.config.base else None,
+            odom=observation.odometry if self.config.base else None,
+        )
+
+    def _sized(self, rgb: Image) -> Image:
+        height, width = self.config.image_height or rgb.shape[0], self.config.image_width or rgb.shape[1]
+        if rgb.shape[:2] == (height, width):
+            return rgb
+        return np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), dtype=np.uint8)

@@ -1,0 +1,70 @@
+"""Demonstrations of a task by its scripted leader, on the simulated robot and the virtual clock.
+
+They pass through the same recorder, gate and writer as a person's, and end up in the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from btruntime.record.config import RecorderConfig
+from btruntime.record.recorder import Recorded, Recorder
+from hal.clock import VirtualClock
+from hal.motion import MotionGate
+from hal.sim.pick import PickTask
+from hal.sim.robot import SimRobot
+from hal.types import RobotSpec
+
+_SETTLE_S = 0.3
+
+
+def record_demonstrations(
+    task: PickTask,
+    spec: RobotSpec,
+    data_dir: Path,
+    seeds: Iterable[int],
+    config: RecorderConfig,
+    *,
+    software: str,
+    progress: Callable[[int, Recorded | None], None] = lambda seed, recorded: None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[Recorded]:
+    """One episode per scene; those in which the leader failed go to the trash, as a person would do it.
+
+    Args:
+        task: scenes, leader and judge.
+        spec: of the simulated robot.
+        data_dir: the skill's `data/`.
+        seeds: of the scenes.
+        config: frequency and sizes.
+        software: written into the episodes.
+        progress: told each seed and its episode (None: trashed).
+        cancelled: asked between steps; the episode at hand goes to the trash.
+
+    Returns:
+        The saved episodes, in order.
+    """
+    saved: list[Recorded] = []
+    for seed in seeds:
+        if cancelled():
+            break
+        clock = VirtualClock()
+        robot = SimRobot(spec, clock, seed=seed)
+        robot.reset(task.scene(seed), task.perturbed_start(seed))
+        gate = MotionGate(robot, clock)
+        robot.start()
+        gate.start()
+        clock.sleep_until(_SETTLE_S)
+        recorder = Recorder(robot, clock, gate, data_dir, config, software=software)
+        recorder.record(task.leader(robot, seed=seed), cancelled=cancelled)
+        if task.succeeded(robot) and not cancelled():
+            recorded = recorder.save()
+            saved.append(recorded)
+            progress(seed, recorded)
+        else:
+            recorder.discard()
+            progress(seed, None)
+        gate.close()
+        robot.close()
+    return saved

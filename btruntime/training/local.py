@@ -1,0 +1,145 @@
+"""Training on this machine: the trainer program in a process of its own, and what to do with a finished run."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foundation.errors import BtruntimeError
+from policies.manifest import RunManifest, checkpoint_name, read_run
+from skills.metadata import SkillMetadata, activate
+
+STATISTICS_FILE = "dataset_stats.pt"
+OnEvent = Callable[[Mapping[str, Any]], None]
+_STOP_GRACE_S = 60.0
+
+
+class TrainingFailedError(BtruntimeError):
+    """The trainer ended without a finished run."""
+
+
+class TrainingStoppedError(BtruntimeError):
+    """The training was asked to stop; it can be resumed."""
+
+    def __init__(self, message: str, signal_number: int):
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
+def train_locally(
+    skill_dir: Path,
+    run_id: str,
+    *,
+    preset: str,
+    assignments: Sequence[str] = (),
+    resume: bool = False,
+    skip_broken: bool = False,
+    on_event: OnEvent = lambda event: None,
+) -> Path:
+    """Run the trainer to its end and return the run's directory.
+
+    Args:
+        skill_dir: has its episodes in `data/`.
+        run_id: a new name, or that of a run to resume.
+        preset: hyperparameters to start from.
+        assignments: hyperparameters to change, see `btruntime.training.trainer.config.make_config`.
+        resume: continue an interrupted run.
+        skip_broken: leave out episodes that cannot be read.
+        on_event: told each event of the trainer as the JSON object it wrote.
+
+    Raises:
+        TrainingFailedError: with the trainer's last words.
+        TrainingStoppedError: Ctrl-C or SIGTERM; the trainer has saved its state.
+    """
+    command = [sys.executable, "-m", "btruntime.training.trainer", "--skill-dir", str(skill_dir), "--run-id", run_id]
+    command += ["--preset", preset]
+    for assignment in assignments:
+        command += ["--set", assignment]
+    command += ["--resume"] * resume + ["--skip-broken"] * skip_broken
+    with tempfile.TemporaryFile() as log:
+        # A group of its own, so that Ctrl-C reaches the trainer once, through us.
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, stdin=subprocess.DEVNULL, process_group=0, text=True
+        )
+        asked: list[int] = []
+
+        def forward(number: int, _: object) -> None:
+            asked.append(number)
+            process.send_signal(signal.SIGTERM)
+
+        before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            _follow(process, on_event)
+            code = process.wait(_STOP_GRACE_S if asked else None)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        last_words = _last_line(log.fileno())
+    if asked:
+        raise TrainingStoppedError(last_words or "training stopped.", asked[0])
+    if code != 0:
+        raise TrainingFailedError(last_words or f"the trainer ended with exit status {code} and said nothing.")
+    return skill_dir / run_id
+
+
+def activate_run(skill_dir: Path, run_id: str) -> SkillMetadata:
+    """Switch a learned skill to a run: its best checkpoint, or the newest where none is named.
+
+    Raises:
+        ManifestError: the run's description is missing or malformed, or lists no checkpoint.
+        MetadataError: see `skills.metadata.activate`.
+    """
+    manifest = read_run(skill_dir / run_id)
+    pose = manifest.metrics.get("start_pose")
+    return activate(
+        skill_dir,
+        run_id,
+        chosen_checkpoint(manifest, run_id),
+        STATISTICS_FILE,
+        action_dim=manifest.input_spec.action_dim,
+        start_pose=pose if isinstance(pose, list) else None,
+    )
+
+
+def chosen_checkpoint(manifest: RunManifest, run_id: str) -> str:
+    """File name of the checkpoint to run.
+
+    Raises:
+        TrainingFailedError: the run has none.
+    """
+    named = manifest.metrics.get("checkpoint")
+    if isinstance(named, str):
+        return named
+    steps = manifest.checkpoints()
+    if not steps:
+        raise TrainingFailedError(f"run {run_id} has no checkpoint yet. Resume its training.")
+    return checkpoint_name(max(steps))
+
+
+def _follow(process: subprocess.Popen[str], on_event: OnEvent) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        try:
+            event = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(event, dict):
+            on_event(event)
+
+
+def _last_line(file: int) -> str:
+    size = os.fstat(file).st_size
+    text = os.pread(file, 8192, max(0, size - 8192)).decode(errors="replace")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else ""

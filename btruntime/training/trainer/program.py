@@ -1,0 +1,96 @@
+"""The command line of the trainer: options, lines of JSON on stdout, signals, exit status."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from btruntime.training.run_ids import RunError, free_run_id
+from btruntime.training.trainer.config import DEFAULT_PRESET, make_config, presets, read_config
+from btruntime.training.trainer.events import Event, Progress, Report, event_line, silent
+from btruntime.training.trainer.processes import joined
+from btruntime.training.trainer.train import Interrupted, train
+from foundation.errors import BtruntimeError
+
+REFERENCE_EVERY = 25
+"""Steps between two progress lines of the reference's trainer."""
+
+_DESCRIPTION = "Train one policy on the episodes of a skill. torchrun starts one of these per GPU."
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class StopSignal:
+    """Remembers the first of SIGTERM and SIGINT; the second one ends the program at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in _SIGNALS:
+            signal.signal(number, self._remember)
+
+    def __call__(self) -> int:
+        return self.number
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.number = number
+        for each in _SIGNALS:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status: 0, 1 after an error, 128 + the signal that stopped it."""
+    options = _parser().parse_args(arguments)
+    stop = StopSignal()
+    try:
+        config = read_config(options.config) if options.config else make_config(preset=options.preset)
+        config = make_config(values=config.model_dump(), assignments=tuple(options.set))
+        if options.progress_lines:
+            config = config.model_copy(update={"log_every": REFERENCE_EVERY})
+        with joined() as processes:
+            if options.run_id is None and (options.resume or processes.size > 1):
+                raise RunError("--run-id is missing: resuming, or training in several processes, needs it.")
+            train(
+                options.skill_dir,
+                options.run_id or free_run_id(options.skill_dir),
+                config,
+                write_lines(progress_lines=options.progress_lines) if processes.first else silent,
+                resume=options.resume,
+                skip_broken=options.skip_broken,
+                stop=stop,
+                processes=processes,
+            )
+    except Interrupted as interrupted:
+        sys.stderr.write(f"{interrupted}\n")
+        return 128 + interrupted.signal_number
+    except BtruntimeError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def write_lines(*, progress_lines: bool) -> Report:
+    """A report that writes each event as a line to stdout, and the reference's progress line where it is wanted."""
+
+    def report(event: Event) -> None:
+        sys.stdout.write(event_line(event) + "\n")
+        if progress_lines and isinstance(event, Progress):
+            sys.stdout.write(f"@@INNATE_PROGRESS step={event.step} total={event.total}\n")
+        sys.stdout.flush()
+
+    return report
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m btruntime.training.trainer", description=_DESCRIPTION)
+    parser.add_argument("--skill-dir", type=Path, required=True, help="directory of the skill; episodes in its data/")
+    parser.add_argument("--run-id", help="name of the run; by default the smallest free number")
+    parser.add_argument("--config", type=Path, help="JSON file with hyperparameters")
+    parser.add_argument("--preset", default=DEFAULT_PRESET, help=f"starting point: {', '.join(presets())}")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change one hyperparameter")
+    parser.add_argument("--resume", action="store_true", help="continue the run, from where it was saved last")
+    parser.add_argument("--skip-broken", action="store_true", help="leave out episodes that cannot be read")
+    parser.add_argument("--progress-lines", action="store_true", help="also print @@INNATE_PROGRESS lines")
+    return parser
