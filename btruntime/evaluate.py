@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -128,7 +128,7 @@ def evaluate(
     who = tuple(contenders)
     batches = [(c, tuple(seeds[i : i + _BATCH])) for c in who for i in range(0, len(seeds), _BATCH)]
     results: list[SceneResult] = []
-    count = min(workers or os.cpu_count() or 1, len(batches))
+    count = max(1, min(workers or os.cpu_count() or 1, len(batches)))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as pool:
         try:
@@ -138,7 +138,7 @@ def evaluate(
                     progress(result)
         except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
-            if isinstance(error, RuntimeError):
+            if isinstance(error, BrokenExecutor):
                 raise EvaluationError(f"a worker of the evaluation died: {error}. Is there enough memory?") from error
             raise
     return sorted(results, key=lambda r: (who.index(r.contender), seeds.index(r.seed)))
@@ -233,7 +233,7 @@ def fresh_seeds(first: int, count: int, used: Iterable[int]) -> Iterator[int]:
     """`count` scene seeds from `first` on that no demonstration used."""
     taken = set(used)
     seed = first
-    while count:
+    while count > 0:
         if seed not in taken:
             yield seed
             count -= 1

@@ -13,7 +13,6 @@ from types import FrameType
 
 from py_trees.behaviour import Behaviour
 
-from btruntime.agent import BuildSkill
 from btruntime.events import RunResult
 from btruntime.flight import FlightRecorder, new_flight_path
 from btruntime.runtime import PolicyPool, Runtime
@@ -22,9 +21,7 @@ from btruntime.view.render import create_root
 from foundation.errors import BtruntimeError
 from hal.clock import Clock
 from hal.robot import Robot
-from hal.types import RobotSpec
 from skills.check import check
-from skills.context import SkillContext
 from skills.kinds import build
 from skills.store import SkillStore
 
@@ -87,19 +84,20 @@ def run_by_id(
     """
     runtime = Runtime(robot, clock, pool)
     # Everything that can be wrong on disk is found before the robot is touched.
-    builder = _checked_builder(places, robot.spec, runtime.context)
-    root = create_root(target, _text(places.skills_dir), _text(places.agents_dir), builder)
-    flight = FlightRecorder(
-        new_flight_path(places.flights, target), {"target": target, "robot": robot.spec.name, **(header or {})}
-    )
-    with ExitStack() as stack:
-        stopped = stack.enter_context(stopping_on_signals(runtime.stop))
-        stack.enter_context(runtime)
-        watchers = [flight.tick]
-        if show:
-            watchers.append(stack.enter_context(LiveTree(counts=lambda: runtime.gate.report().counts)).show)
-        result = runtime.run(root, watchers)
-    flight.close(result)
+    root = _checked_tree(target, places, runtime)
+    path = new_flight_path(places.flights, target)
+    with stopping_on_signals(runtime.stop) as stopped:
+        flight = FlightRecorder(path, {"target": target, "robot": robot.spec.name, **(header or {})})
+        result: RunResult | None = None
+        try:
+            with ExitStack() as stack:
+                stack.enter_context(runtime)
+                watchers = [flight.tick]
+                if show:
+                    watchers.append(stack.enter_context(_live_tree(runtime)).show)
+                result = runtime.run(root, watchers)
+        finally:
+            flight.close(result)
     return Ran(result, flight.path, stopped.number)
 
 
@@ -133,17 +131,34 @@ def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[Stopped]:
             signal.signal(number, handler)
 
 
-def _checked_builder(places: Places, robot: RobotSpec, context: SkillContext) -> BuildSkill:
-    store = SkillStore(places.skills_dir)
+def _checked_tree(target: str, places: Places, runtime: Runtime) -> Behaviour:
+    """The tree of a skill or an agent; every skill in it fits the robot."""
+    store, robot = SkillStore(places.skills_dir), runtime.robot.spec
+    refused: list[NotRunnableError] = []
 
     def make(skill_id: str) -> Behaviour:
         entry = store.get(skill_id)
         report = check(entry, robot)
         if not report.runnable:
-            raise NotRunnableError(f"{report.skill} cannot run on robot {report.robot}: {' '.join(report.problems)}")
-        return build(entry, context)
+            why = " ".join(report.problems)
+            refused.append(NotRunnableError(f"{report.skill} cannot run on robot {report.robot}: {why}"))
+            raise refused[0]
+        return build(entry, runtime.context)
 
-    return make
+    try:
+        return create_root(target, _text(places.skills_dir), _text(places.agents_dir), make)
+    except BtruntimeError:
+        # The ID was understood; what else it might have named is of no interest.
+        if refused:
+            raise refused[0] from None
+        raise
+
+
+def _live_tree(runtime: Runtime) -> LiveTree:
+    """On standard error: standard output is for results."""
+    from rich.console import Console
+
+    return LiveTree(counts=lambda: runtime.gate.report().counts, console=Console(stderr=True, highlight=False))
 
 
 def _text(path: Path | None) -> str | None:

@@ -66,11 +66,17 @@ def connect(text: str, clock: Clock) -> Robot:
     """The robot at an address, not started.
 
     Raises:
-        RobotError: the address is malformed or names no installed kind of robot.
+        RobotError: the address is malformed or names no installed kind of robot, or its package cannot be loaded.
     """
     address = Address.parse(text)
     for point in entry_points(group=ROBOTS_GROUP, name=address.scheme):
-        factory: RobotFactory = point.load()
+        try:
+            factory: RobotFactory = point.load()
+        except (ImportError, AttributeError) as error:
+            raise RobotError(
+                f"robot kind {address.scheme!r} cannot be loaded from {point.value}: {error}. "
+                f"Install its package again, or what that needs."
+            ) from error
         return factory(address, clock)
     raise RobotError(
         f"no robot of kind {address.scheme!r} is installed; there is {', '.join(schemes()) or 'none'}. "

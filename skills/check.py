@@ -10,10 +10,11 @@ from foundation.errors import BtruntimeError
 from foundation.files import confined, sha256_of
 from hal.motion.limits import bind_action
 from hal.types import ActionSpec, RobotSpec
-from policies.manifest import RunManifest, read_run
+from policies.manifest import MANIFEST_FILE, RunManifest, read_run, step_of
 from skills.actions import action_spec_of
 from skills.behaviours.load import Recording
-from skills.metadata import LearnedExecution, PosesExecution, ReplayExecution
+from skills.behaviours.move import DEFAULT_TOLERANCE_RAD
+from skills.metadata import METADATA_NAME, Execution, LearnedExecution, Pose, PosesExecution, ReplayExecution
 from skills.store import SkillEntry
 
 
@@ -46,10 +47,15 @@ def check(entry: SkillEntry, robot: RobotSpec, *, hash_files: bool = True) -> Ch
         robot: what it should run on.
         hash_files: compare the checkpoint's SHA-256 with the run's manifest (reads the whole file).
     """
+    found: list[_Finding] = []
     try:
-        found = list(_findings(entry, robot, hash_files))
+        # One by one: what was found before a file turned out to be unreadable is worth telling, too.
+        for finding in _findings(entry, robot, hash_files):
+            found.append(finding)  # noqa: PERF402
     except BtruntimeError as error:
-        found = [_Finding(str(error))]
+        found.append(_Finding(str(error)))
+    except OSError as error:
+        found.append(_Finding(f"{error.filename or entry.path} cannot be read: {error.strerror}."))
     return CheckReport(
         skill=str(entry.id),
         robot=robot.name,
@@ -63,87 +69,127 @@ def _findings(entry: SkillEntry, robot: RobotSpec, hash_files: bool) -> Iterator
         yield _Finding(entry.problem)
         return
     execution = entry.metadata.execution if entry.metadata is not None else None
+    if execution is not None:
+        yield from _poses(execution, robot)
+        yield from _not_used(execution)
     if isinstance(execution, LearnedExecution):
         yield from _learned(entry, execution, robot, hash_files)
     elif isinstance(execution, ReplayExecution):
-        yield from _pose("execution.start_pose", execution.start_pose, robot)
-        yield from _pose("execution.end_pose", execution.end_pose, robot)
         yield from _replay(entry.path, execution, robot)
-    elif isinstance(execution, PosesExecution):
-        for number, pose in enumerate(execution.poses, start=1):
-            yield from _pose(f"execution.poses[{number - 1}]", pose, robot)
-    else:
+    elif not isinstance(execution, PosesExecution):
         yield _Finding(f"{entry.id} is a {entry.kind} skill; those that run are learned, replay and poses.")
 
 
 def _learned(entry: SkillEntry, execution: LearnedExecution, robot: RobotSpec, hash_files: bool) -> Iterator[_Finding]:
-    yield from _pose("execution.start_pose", execution.start_pose, robot)
-    yield from _pose("execution.end_pose", execution.end_pose, robot)
     if entry.in_training:
         yield _Finding(f'no usable checkpoint yet. Train it with "btruntime train run {entry.id.name}".')
         return
-    where = f"{entry.path.name}/metadata.json: execution.checkpoint"
+    where = f"{entry.path.name}/{METADATA_NAME}: execution.checkpoint"
     checkpoint = confined(entry.path, execution.checkpoint or "", what=where)
     manifest = read_run(checkpoint.parent)
-    spec = manifest.input_spec
-    yield from _joints(spec.joint_names, robot)
+    spec, source = manifest.input_spec, f"{checkpoint.parent.name}/{MANIFEST_FILE}: input_spec"
+    yield from _joints(f"{source}.joint_names", spec.joint_names, robot)
     for camera in spec.cameras:
         if camera.name not in robot.camera_names:
             has = ", ".join(robot.camera_names) or "none"
-            yield _Finding(f"the policy sees camera {camera.name}; robot {robot.name} has {has}.")
+            yield _Finding(f"{source}.cameras: the policy sees camera {camera.name}; robot {robot.name} has {has}.")
     if execution.action_dim is not None and execution.action_dim != spec.action_dim:
         yield _Finding(
-            f"metadata.json: execution.action_dim is {execution.action_dim}, the checkpoint gives {spec.action_dim}."
+            f"{METADATA_NAME}: execution.action_dim is {execution.action_dim}, the checkpoint gives {spec.action_dim}."
         )
-    yield from _action(action_spec_of(spec), robot)
-    if spec.robot != robot.name:
-        yield _Finding(f"trained on robot {spec.robot}, this is {robot.name}.", problem=False)
+    yield from _action(f"{source}.action", action_spec_of(spec), robot)
+    yield from _origin(f"{source}.robot", "trained", spec.robot, robot)
     yield from _files(checkpoint, execution, entry.path, manifest, hash_files)
 
 
 def _files(
     checkpoint: Path, execution: LearnedExecution, skill_dir: Path, manifest: RunManifest, hash_files: bool
 ) -> Iterator[_Finding]:
-    files = [checkpoint]
+    """The checkpoint, and what its run lists beside the checkpoints: the statistics that it is loaded with."""
+    run = checkpoint.parent
+    files = [checkpoint, *(run / name for name in manifest.files if step_of(name) is None)]
+    if len(files) == 1:
+        yield _Finding(f"{run / MANIFEST_FILE}: files lists no statistics. Download the run again.")
     if execution.stats_file is not None:
-        files.append(confined(skill_dir, execution.stats_file, what="metadata.json: execution.stats_file"))
+        field = f"{METADATA_NAME}: execution.stats_file"
+        statistics = confined(skill_dir, execution.stats_file, what=field)
+        if statistics not in files:
+            yield _Finding(
+                f"{field} is {execution.stats_file}, which is not of the run {run.name}, whose checkpoint is used. "
+                "Activate the run again."
+            )
     for file in files:
         if not file.is_file():
             yield _Finding(f"{file} is missing. Download the run again, or activate another one.")
         elif hash_files and sha256_of(file) != manifest.entry(file.name).sha256:
-            yield _Finding(f"{file} is not the file that was trained: its SHA-256 differs from run.json's.")
+            yield _Finding(f"{file} is not the file that was trained: its SHA-256 differs from {MANIFEST_FILE}'s.")
 
 
 def _replay(skill_dir: Path, execution: ReplayExecution, robot: RobotSpec) -> Iterator[_Finding]:
-    path = confined(skill_dir, execution.replay_file, what=f"{skill_dir.name}/metadata.json: execution.replay_file")
-    recording = Recording.read(path)
-    yield from _joints(recording.joint_names, robot)
-    yield from _action(recording.spec, robot)
+    field = f"{skill_dir.name}/{METADATA_NAME}: execution.replay_file"
+    recording = Recording.read(confined(skill_dir, execution.replay_file, what=field))
+    source = f"{skill_dir.name}/{execution.replay_file}"
+    yield from _origin(source, "recorded", recording.robot, robot)
+    yield from _action(source, recording.spec, robot)
+    joints = list(_joints(source, recording.joint_names, robot))
+    yield from joints
+    if not joints and execution.start_pose is None:
+        first = tuple(recording.qpos[0].tolist())
+        yield from _pose(f"{source}: the first pose", first, robot, _tolerance_rad(execution))
 
 
-def _joints(names: tuple[str, ...], robot: RobotSpec) -> Iterator[_Finding]:
+def _joints(source: str, names: tuple[str, ...], robot: RobotSpec) -> Iterator[_Finding]:
     if names != robot.joint_names:
         made, has = ", ".join(names), ", ".join(robot.joint_names)
-        yield _Finding(f"made for the joints {made}; robot {robot.name} has {has}, in this order.")
+        yield _Finding(f"{source}: made for the joints {made}; robot {robot.name} has {has}, in this order.")
 
 
-def _action(spec: ActionSpec, robot: RobotSpec) -> Iterator[_Finding]:
+def _action(source: str, spec: ActionSpec, robot: RobotSpec) -> Iterator[_Finding]:
     try:
         bind_action(spec, robot)
     except BtruntimeError as error:
-        yield _Finding(str(error))
+        yield _Finding(f"{source}: {error}")
 
 
-def _pose(field: str, pose: tuple[float, ...] | None, robot: RobotSpec) -> Iterator[_Finding]:
-    if not pose:
-        return
+def _origin(source: str, how: str, made_on: str, robot: RobotSpec) -> Iterator[_Finding]:
+    if made_on != robot.name:
+        yield _Finding(f"{source}: {how} on robot {made_on}, this is {robot.name}.", problem=False)
+
+
+def _not_used(execution: Execution) -> Iterator[_Finding]:
+    for field in ("hold_s", "legacy_runtime"):
+        if getattr(execution, field):
+            yield _Finding(f"{METADATA_NAME}: execution.{field} is set, and not used by this version.", problem=False)
+
+
+def _poses(execution: Execution, robot: RobotSpec) -> Iterator[_Finding]:
+    """Every pose that the metadata states."""
+    poses: dict[str, Pose | None] = {}
+    if isinstance(execution, PosesExecution):
+        poses = {f"poses[{number}]": pose for number, pose in enumerate(execution.poses)}
+    elif isinstance(execution, LearnedExecution | ReplayExecution):
+        poses = {"start_pose": execution.start_pose, "end_pose": execution.end_pose}
+    for field, pose in poses.items():
+        if pose is not None:
+            yield from _pose(f"{METADATA_NAME}: execution.{field}", pose, robot, _tolerance_rad(execution))
+
+
+def _tolerance_rad(execution: Execution) -> float:
+    stated = execution.settle_tolerance_rad
+    return DEFAULT_TOLERANCE_RAD if stated is None else stated
+
+
+def _pose(source: str, pose: Pose, robot: RobotSpec, tolerance_rad: float) -> Iterator[_Finding]:
     if len(pose) != len(robot.joints):
-        joints = len(robot.joints)
-        yield _Finding(f"metadata.json: {field} has {len(pose)} numbers, robot {robot.name} has {joints} joints.")
+        yield _Finding(f"{source} has {len(pose)} numbers, robot {robot.name} has {len(robot.joints)} joints.")
         return
     for joint, angle in zip(robot.joints, pose, strict=True):
-        if not joint.low <= angle <= joint.high:
-            yield _Finding(
-                f"metadata.json: {field}: {joint.name} is {angle:g}, robot {robot.name} allows "
-                f"{joint.low:g} to {joint.high:g}. It would be clipped and never reached."
-            )
+        beyond = max(joint.low - angle, angle - joint.high)
+        if beyond <= 0:
+            continue
+        serious = beyond > tolerance_rad
+        yield _Finding(
+            f"{source}: {joint.name} is {angle:g}, robot {robot.name} allows {joint.low:g} to {joint.high:g}. "
+            + ("It would be clipped and never reached." if serious else "The arm goes to the limit, which is near."),
+            problem=serious,
+        )

@@ -215,7 +215,8 @@ class SkillMetadata(_Document):
 
     def to_document(self) -> dict[str, Any]:
         """The JSON object to write: what was read, with the fields that differ from it replaced."""
-        now = self.model_dump(mode="json", exclude_unset=not self._source)
+        # No warnings: a copy that was changed unchecked is checked by whoever writes it.
+        now = self.model_dump(mode="json", exclude_unset=not self._source, warnings=False)
         if not self._source:
             return now
         before = SkillMetadata.model_validate(self._source).model_dump(mode="json")
@@ -235,9 +236,14 @@ def save_metadata(path: Path, metadata: SkillMetadata) -> None:
     """Replace a `metadata.json`, or make it. Fields that btruntime does not know keep their place and value.
 
     Overwrites what came between reading and now; use `update_metadata` to change a file.
+
+    Raises:
+        MetadataError: the metadata was changed (`model_copy`) to something that it may not say.
     """
+    document = metadata.to_document()
+    SkillMetadata.from_document(document, path)
     with _lock(path):
-        write_object(path, metadata.to_document())
+        write_object(path, document)
 
 
 def update_metadata(
@@ -300,7 +306,7 @@ def activate(
     for field, name in files.items():
         if not confined(run_dir, name, what=f"{path}: {field} of run {run_id}").is_file():
             raise MetadataError(f"{path}: run {run_id} has no {field} {name}. Download the run again.")
-    fill = {"action_dim": action_dim, "start_pose": None if start_pose is None else [float(v) for v in start_pose]}
+    fill = {"action_dim": action_dim, "start_pose": None if start_pose is None else tuple(map(float, start_pose))}
 
     def switched(metadata: SkillMetadata) -> SkillMetadata:
         if not isinstance(metadata.execution, LearnedExecution):

@@ -34,7 +34,7 @@ def progress_bar(title: str, total: float) -> Iterator[Progress]:
     columns = (
         rich_progress.TextColumn("{task.description:<14}", markup=False),
         rich_progress.BarColumn(bar_width=30),
-        rich_progress.MofNCompleteColumn(),
+        rich_progress.TaskProgressColumn() if total == 1 else rich_progress.MofNCompleteColumn(),
         rich_progress.TimeElapsedColumn(),
         rich_progress.TimeRemainingColumn(),
         rich_progress.TextColumn("{task.fields[note]}", markup=False),
@@ -84,4 +84,6 @@ class _Lines:
         self._said_s = time.monotonic()
         note = f"  {self._note}" if self._note else ""
         elapsed_s = self._said_s - self._began_s
-        print(f"{self._title}: {self._done:g} of {self._total:g}, {elapsed_s:.0f} s{note}", file=sys.stderr, flush=True)
+        # A total of 1 is a job that is measured as a share.
+        done = f"{self._done:.0%}" if self._total == 1 else f"{self._done:g} of {self._total:g}"
+        print(f"   {self._title}: {done}, {elapsed_s:.0f} s{note}", file=sys.stderr, flush=True)

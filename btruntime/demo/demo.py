@@ -38,6 +38,8 @@ RUN_ID = "1"
 # Demonstrations, fresh scenes and the real-time run draw their scenes from ranges that cannot meet.
 _DEMONSTRATION_SEEDS, _FRESH_SEEDS, _LIVE_SEEDS = 0, 500_000_000, 900_000_000
 _SEEDS_PER_DEMO = 1_000
+# 0.8 s. Looking again at every frame gets stuck where the demonstrations paused.
+_ACTION_STEPS = 12
 _HAND_OVER_POSE = (1.2, 0.1, 0.6, 0.4, 0.0)
 _GRIP_CLOSED_RAD, _GRIP_OPEN_RAD = 0.15, 0.7
 _AGENT_FILE = '''"""Picks up the cube, hands it over, and waves."""
@@ -134,7 +136,7 @@ class DemoReport:
         found = []
         skill = self.rates[Contender.SKILL]
         if not self.run.success:
-            found.append(f"the real-time run ended in {self.run.outcome}: {self.run.reason}")
+            found.append(f"the real-time run ended in {self.run.outcome}: {self.run.reason.rstrip('.')}")
         if skill.successes < self.config.needed:
             found.append(f"the skill held the cube in {skill}, expected at least {self.config.needed}")
         found += [
@@ -284,7 +286,7 @@ def _train(config: DemoConfig, store: SkillStore, screen: Screen) -> None:
     update_metadata(
         entry.path / METADATA_NAME,
         guidelines="Pick up the cube in front of the arm and lift it.",
-        execution={"duration": 10.0},
+        execution={"duration": 8.0, "n_action_steps": _ACTION_STEPS},
     )
     activate_run(entry.path, RUN_ID)
     screen.say(f"run {RUN_ID} is in {directory}, activated in {entry.path / METADATA_NAME}")

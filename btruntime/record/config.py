@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from foundation.errors import BtruntimeError
 
@@ -28,6 +28,14 @@ class RecorderConfig(BaseModel):
     camera_topics: Annotated[dict[str, str], Field(description="topic by camera name")] = {}
     arm_state_topic: str | None = None
     leader_command_topic: str | None = None
+
+    @field_validator("cameras")
+    @classmethod
+    def _different(cls, cameras: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name in cameras or ():
+            if (cameras or ()).count(name) > 1:
+                raise ValueError(f"{name} is named twice")
+        return cameras
 
 
 def load_recorder_config(path: Path) -> RecorderConfig:

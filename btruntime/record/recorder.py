@@ -8,6 +8,7 @@ in real time the writer belongs in a process of its own.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -91,35 +92,39 @@ class Recorder:
             RecorderError: an episode is open, or a stream is not alive: a recording with holes helps nobody.
         """
         self._expect(RecorderState.IDLE, "begin an episode")
+        if self._gate.stopped is not None:
+            raise RecorderError(f"cannot begin an episode: the robot is stopped: {self._gate.stopped}. Clear the stop.")
         observation, now_s = self._robot.read(), self._clock.now()
         self._refuse_dead_streams(observation, now_s)
-        leader.start(observation, now_s)
-        if leader.read(now_s) is None:
-            raise RecorderError("the leader gives no commands. Connect it, move it once, and begin again.")
-        self._lease = self._gate.acquire("teleoperation", self._resources())
-        self._writer = EpisodeWriter(self._data_dir, self._header(), utc_now=self._utc_now)
-        self._leader, self._began_s, self._last_capture_s = leader, now_s, {}
+        with ExitStack() as undo:
+            undo.callback(leader.close)
+            leader.start(observation, now_s)
+            self._refuse_odd_leader(leader.read(now_s))
+            lease = self._gate.acquire("teleoperation", self._resources(), self._sensors())
+            undo.callback(self._gate.release, lease)
+            self._writer = EpisodeWriter(self._data_dir, self._header(), utc_now=self._utc_now)
+            undo.pop_all()
+        self._lease, self._leader, self._began_s, self._last_capture_s = lease, leader, now_s, {}
         self.state = RecorderState.RECORDING
 
     def step(self) -> None:
         """One recording period: see, read the leader, move, write. Stops by itself at the limit.
 
+        After an error the recorder has stopped, and the steps so far can be saved.
+
         Raises:
-            RecorderError: not recording, or the motion gate gave up; the episode so far is kept.
-            EpisodeWriteError: the disk; the episode so far is kept.
+            RecorderError: not recording, the motion gate gave up, somebody else took the robot, or the leader went
+                silent.
+            RobotError: the robot does not answer.
+            StepError, EpisodeWriteError: a value that cannot be recorded, or the disk.
         """
         self._expect(RecorderState.RECORDING, "record a step")
-        assert self._writer is not None
         assert self._leader is not None
-        assert self._lease is not None
-        now_s = self._clock.now()
-        observation, sample = self._robot.read(), self._leader.read(now_s)
-        if (fault := self._gate.fault(self._lease)) is not None or sample is None:
+        try:
+            self._record_step(self._clock.now())
+        except BaseException:
             self.stop()
-            raise RecorderError(f"recording stopped after {self.steps} steps: {fault or 'the leader went silent.'}")
-        action = self._action(sample)
-        submitted = self._gate.submit(self._lease, Command(self._action_spec, action, now_s))
-        self._writer.append(self._row(observation, sample, action, submitted.sent, now_s))
+            raise
         if self.steps >= self.config.max_timesteps or self._leader.finished:
             self.stop()
 
@@ -167,6 +172,28 @@ class Recorder:
                 self.stop()
             rate.wait()
 
+    def _record_step(self, now_s: float) -> None:
+        assert self._writer is not None
+        assert self._leader is not None
+        assert self._lease is not None
+        if trouble := self._trouble(self._lease):
+            raise RecorderError(f"recording stopped after {self.steps} steps: {trouble}")
+        observation, sample = self._robot.read(), self._leader.read(now_s)
+        if sample is None:
+            raise RecorderError(f"recording stopped after {self.steps} steps: the leader went silent.")
+        action = self._action(sample)
+        # Stamped by the leader, so that the gate refuses a command that a dead leader repeats.
+        submitted = self._gate.submit(self._lease, Command(self._action_spec, action, sample.stamp_s))
+        self._writer.append(self._row(observation, sample, action, submitted.sent, now_s))
+
+    def _trouble(self, lease: Lease) -> str | None:
+        """Why the leader does not move the robot any more, as a sentence."""
+        if self._gate.stopped is not None:
+            return f"the robot was stopped: {self._gate.stopped}"
+        if not all(self._gate.holds(lease, resource) for resource in lease.resources):
+            return "somebody else took over the robot, or its motion gate was closed."
+        return self._gate.fault(lease)
+
     def _expect(self, state: RecorderState, doing: str) -> None:
         if self.state is not state:
             raise RecorderError(f"cannot {doing}: the recorder is {self.state}, expected {state}.")
@@ -178,9 +205,27 @@ class Recorder:
     def _resources(self) -> list[Resource]:
         return [Resource.ARM, Resource.BASE] if self.config.base else [Resource.ARM]
 
+    def _sensors(self) -> tuple[str, ...]:
+        """Every stream that goes into the file."""
+        return ("joints", *self._cameras, *(("base",) if self.config.base else ()))
+
+    def _refuse_odd_leader(self, sample: LeaderSample | None) -> None:
+        if sample is None:
+            raise RecorderError("the leader gives no commands. Connect it, move it once, and begin again.")
+        joints = len(self._robot.spec.joints)
+        if sample.qpos.shape != (joints,):
+            raise RecorderError(
+                f"the leader gives positions {sample.qpos.shape}, robot {self._robot.spec.name} has {joints} joints. "
+                f"Is it the leader of another robot?"
+            )
+
     def _refuse_dead_streams(self, observation: Observation, now_s: float) -> None:
         limits = self._gate.config
-        for sensor in ("joints", *self._cameras):
+        if not np.isfinite([observation.qpos, observation.qvel]).all():
+            raise RecorderError(
+                "cannot begin an episode: joints read values that are not finite. Check the arm's bus and begin again."
+            )
+        for sensor in self._sensors():
             age_s = observation.age_s(sensor, now_s)
             if age_s > limits.stale_limits_s(self._robot.spec, sensor)[0]:
                 seen = "has never delivered" if np.isinf(age_s) else f"last delivered {age_s:.1f} s ago"

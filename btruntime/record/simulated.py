@@ -6,6 +6,7 @@ They pass through the same recorder, gate and writer as a person's, and end up i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 from btruntime.record.config import RecorderConfig
@@ -49,22 +50,37 @@ def record_demonstrations(
     for seed in seeds:
         if cancelled():
             break
-        clock = VirtualClock()
+        recorded = _demonstration(task, spec, data_dir, seed, config, software, cancelled)
+        if recorded is not None:
+            saved.append(recorded)
+        progress(seed, recorded)
+    return saved
+
+
+def _demonstration(
+    task: PickTask,
+    spec: RobotSpec,
+    data_dir: Path,
+    seed: int,
+    config: RecorderConfig,
+    software: str,
+    cancelled: Callable[[], bool],
+) -> Recorded | None:
+    """One scene; None when its episode went to the trash."""
+    clock = VirtualClock()
+    with ExitStack() as stack:
         robot = SimRobot(spec, clock, seed=seed)
+        stack.callback(robot.close)
         robot.reset(task.scene(seed), task.perturbed_start(seed))
         gate = MotionGate(robot, clock)
+        stack.callback(gate.close)
         robot.start()
         gate.start()
         clock.sleep_until(_SETTLE_S)
         recorder = Recorder(robot, clock, gate, data_dir, config, software=software)
+        stack.callback(recorder.close)
         recorder.record(task.leader(robot, seed=seed), cancelled=cancelled)
         if task.succeeded(robot) and not cancelled():
-            recorded = recorder.save()
-            saved.append(recorded)
-            progress(seed, recorded)
-        else:
-            recorder.discard()
-            progress(seed, None)
-        gate.close()
-        robot.close()
-    return saved
+            return recorder.save()
+        recorder.discard()
+        return None

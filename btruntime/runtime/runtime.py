@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from types import MappingProxyType
 
 from py_trees.behaviour import Behaviour
@@ -13,9 +14,10 @@ from py_trees.common import Status
 from btruntime.events import RunResult, TickRecord, TreeSnapshot, setpoint_values, snapshot
 from btruntime.runtime.context import RobotContext
 from btruntime.runtime.pool import PolicyPool
+from btruntime.runtime.stopping import blamed, stop_nodes
 from foundation.errors import BtruntimeError
 from hal.clock import Clock, Rate
-from hal.motion import GateConfig, MotionGate
+from hal.motion import GateClosedError, GateConfig, MotionGate, Resource
 from hal.robot import Robot
 from skills.outcome import Outcome
 
@@ -42,11 +44,16 @@ class Runtime:
         self.gate = MotionGate(robot, clock, gate_config)
         self._period_s = 1.0 / rate_hz
         self._executor = None if clock.virtual else ThreadPoolExecutor(2, thread_name_prefix="skill background")
+        self._resources = [Resource.ARM] if robot.spec.base is None else list(Resource)
         self.context = RobotContext(robot.spec, clock, self.gate, pool, self._executor)
 
     def __enter__(self) -> Runtime:
-        self.robot.start()
-        self.gate.start()
+        try:
+            self.robot.start()
+            self.gate.start()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -84,25 +91,29 @@ class Runtime:
         self.gate.reset_counts()
         started_s = self.clock.now()
         rate = Rate(self.clock, self._period_s)
-        ticks = 0
-        # What exists now will not be garbage soon; the collector need not walk through it in mid-run.
-        gc.collect()
-        gc.freeze()
+        ticks, broken = 0, True
         try:
             root.setup_with_descendants()
-            for record in self._ticks(root, rate):
-                ticks = record.tick
-                for watch in watching:
-                    watch(record)
+            with _settled_garbage(self.clock):
+                # What came before took its time: the first deadline is now.
+                rate = Rate(self.clock, self._period_s)
+                for record in self._ticks(root, rate):
+                    ticks = record.tick
+                    for watch in watching:
+                        watch(record)
             outcome, reason = self._outcome(root)
+            broken = False
         except BtruntimeError as error:
             outcome, reason = Outcome.FAULT, str(error)
+        except Exception as error:  # noqa: BLE001 - nodes, drivers and watchers of others must not end more than the run
+            outcome, reason = Outcome.FAULT, f"internal error: {blamed(error)}"
         finally:
             # Stopping the loop does not stop the nodes; this releases every lease, and so halts the robot.
-            root.stop(Status.INVALID)
-            for node in root.iterate():
-                node.shutdown()
-            gc.unfreeze()
+            troubles = stop_nodes(root, every=broken)
+            if troubles:
+                self._take_the_robot()
+        if troubles:
+            reason = " ".join([reason, *troubles])
         return RunResult(
             outcome=outcome,
             reason=reason,
@@ -112,6 +123,11 @@ class Runtime:
             timing=rate.timing(),
             gate_counts=MappingProxyType(dict(self.gate.report().counts)),
         )
+
+    def _take_the_robot(self) -> None:
+        """Bring all to rest, whoever still has a lease: its node could not be stopped."""
+        with suppress(GateClosedError):
+            self.gate.release(self.gate.acquire("runtime", self._resources))
 
     def _ticks(self, root: Behaviour, rate: Rate) -> Iterator[TickRecord]:
         """One record per period, until the tree has ended or motion was stopped."""
@@ -154,3 +170,17 @@ class Runtime:
         outcome = getattr(tip, "outcome", None)
         reason = tip.feedback_message or f"{tip.name} failed without saying why."
         return outcome if isinstance(outcome, Outcome) else Outcome.FAULT, reason
+
+
+@contextmanager
+def _settled_garbage(clock: Clock) -> Iterator[None]:
+    """What exists now will not be garbage soon; the collector need not walk through it in mid-run."""
+    if clock.virtual:
+        yield
+        return
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

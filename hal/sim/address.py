@@ -29,7 +29,7 @@ def connect_sim(address: Address, clock: Clock) -> SimRobot:
     if address.path not in _VARIANTS:
         known = ", ".join(name for name in _VARIANTS if name)
         raise RobotError(f"there is no simulated robot {address.path!r}; there is {known}.")
-    seed, delay_s = int(_number(address, "seed", "0")), _number(address, "delay", "0.01")
+    seed, delay_s = _whole(address, "seed", "0"), _number(address, "delay", "0.01")
     task = address.options.get("task", ("pick",))[-1]
     if task not in ("pick", "none"):
         raise RobotError(f"sim: has no task {task!r}; it has pick and none.")
@@ -38,6 +38,13 @@ def connect_sim(address: Address, clock: Clock) -> SimRobot:
     for text in address.options.get("fault", ()):
         robot.inject(Fault.parse(text))
     return robot
+
+
+def _whole(address: Address, option: str, default: str) -> int:
+    value = _number(address, option, default)
+    if not value.is_integer():
+        raise RobotError(f"sim: option {option}={value!r} is not a whole number.")
+    return int(value)
 
 
 def _number(address: Address, option: str, default: str) -> float:

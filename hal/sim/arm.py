@@ -121,9 +121,11 @@ def inverse(tool: Array, *, pitch_rad: float, roll_rad: float = 0.0) -> Array:
     if not abs(_UPPER - _FORE) < reach < _UPPER + _FORE:
         raise OutOfReachError(
             f"the tool cannot reach {np.round(tool, 3).tolist()} m at pitch {pitch_rad:.2f} rad: "
-            f"the wrist would be {reach:.3f} m from the shoulder, the links allow up to {_UPPER + _FORE:.3f} m."
+            f"the wrist would be {reach:.3f} m from the shoulder, "
+            f"the links allow {abs(_UPPER - _FORE):.3f} to {_UPPER + _FORE:.3f} m."
         )
-    inner = np.arccos((_UPPER**2 + reach**2 - _FORE**2) / (2 * _UPPER * reach))
+    # Clipped, because close to the ends rounding alone can leave -1..1.
+    inner = np.arccos(np.clip((_UPPER**2 + reach**2 - _FORE**2) / (2 * _UPPER * reach), -1.0, 1.0))
     upper_angle = np.arctan2(wrist[1], wrist[0]) + inner
     fore = wrist - _UPPER * np.array([np.cos(upper_angle), np.sin(upper_angle)])
     j2 = _UPPER_ANGLE - upper_angle

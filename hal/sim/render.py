@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 _NEAR_M = 0.004
+_GUARD = 8  # pictures beside the picture, to each side, that polygons are cut off at
 _SHIFT = 4  # OpenCV's fixed-point bits for sub-pixel vertices
 _CORNERS = np.array([[x, y, z] for x in (-1.0, 1.0) for y in (-1.0, 1.0) for z in (-1.0, 1.0)])
 _FACES = np.array([[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]])
@@ -93,8 +94,8 @@ def _table(look: Look, brightness: float, view: Viewpoint) -> tuple[Array, Array
     base = np.clip(np.array(look.table) * brightness, 0, 1)
     middle = np.round(view.origin[:2] / (2 * _TILE_M)) * 2 * _TILE_M
     corners = middle + _DARK_TILES * _TILE_M
-    tiles = corners[:, None] + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * _TILE_M
     half = _TABLE_HALF_M
+    tiles = np.clip(corners[:, None] + np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) * _TILE_M, -half, half)
     top = np.array([[-half, -half], [half, -half], [half, half], [-half, half]])
     flat = np.concatenate([top[None], tiles])
     polygons = np.concatenate([flat, np.zeros((len(flat), 4, 1))], axis=2)
@@ -120,34 +121,56 @@ def _sorted_faces(
 def _fill_all(picture: Image, view: Viewpoint, polygons: Array, colours: Array) -> None:
     """Draw (N, K, 3) convex polygons of world points in their order, with (N, 3) colours."""
     points = (polygons - view.origin) @ view.rotation
-    hidden = points[..., 2] < _NEAR_M
-    cut: NDArray[np.bool_] = np.any(hidden, axis=1)
-    behind: NDArray[np.bool_] = np.all(hidden, axis=1)
+    planes = _planes(view)
+    hidden: NDArray[np.bool_] = points @ planes[:, :3].T < planes[:, 3]  # (N, K, 5)
+    crossed: NDArray[np.bool_] = np.any(hidden, axis=1)
+    cut: NDArray[np.bool_] = np.any(crossed, axis=1)
     fixed = _pixels(np.where(cut[:, None, None], 1.0, points), view)
     size = np.array([view.width, view.height]) << _SHIFT
-    outside: NDArray[np.bool_] = np.any((fixed.max(axis=1) < 0) | (fixed.min(axis=1) > size), axis=1) & ~cut
+    off_picture: NDArray[np.bool_] = np.any((fixed.max(axis=1) < 0) | (fixed.min(axis=1) > size), axis=1) & ~cut
+    outside: NDArray[np.bool_] = np.any(np.all(hidden, axis=1), axis=1) | off_picture
     shades = (colours * 255).astype(int).tolist()
-    for index in np.flatnonzero(~(behind | outside)):
-        outline = _pixels(_clip_near(points[index]), view) if cut[index] else fixed[index]
-        cv2.fillConvexPoly(picture, outline, shades[index], lineType=cv2.LINE_AA, shift=_SHIFT)
+    for index in np.flatnonzero(~outside):
+        outline = _pixels(_clipped(points[index], planes[crossed[index]]), view) if cut[index] else fixed[index]
+        if len(outline):
+            cv2.fillConvexPoly(picture, outline, shades[index], lineType=cv2.LINE_AA, shift=_SHIFT)
+
+
+def _focal(view: Viewpoint) -> float:
+    return float(0.5 * view.height / np.tan(view.vertical_fov_rad / 2))
 
 
 def _pixels(points: Array, view: Viewpoint) -> NDArray[np.int32]:
     """(..., 2) fixed-point pixels of (..., 3) points in the camera's frame."""
-    focal = 0.5 * view.height / np.tan(view.vertical_fov_rad / 2)
-    pixels = points[..., :2] / points[..., 2:] * focal + [view.width / 2 - 0.5, view.height / 2 - 0.5]
-    limit = 8.0 * max(view.width, view.height)
-    fixed: NDArray[np.int32] = np.round(np.clip(pixels, -limit, limit) * (1 << _SHIFT)).astype(np.int32)
+    pixels = points[..., :2] / points[..., 2:] * _focal(view) + [view.width / 2 - 0.5, view.height / 2 - 0.5]
+    fixed: NDArray[np.int32] = np.round(pixels * (1 << _SHIFT)).astype(np.int32)
     return fixed
 
 
-def _clip_near(points: Array) -> Array:
-    """The part of a convex polygon (camera frame) that lies in front of the near plane."""
-    kept: list[Array] = []
-    for current, following in zip(points, np.roll(points, -1, axis=0), strict=True):
-        if current[2] >= _NEAR_M:
-            kept.append(current)
-        if (current[2] >= _NEAR_M) != (following[2] >= _NEAR_M):
-            share = (_NEAR_M - current[2]) / (following[2] - current[2])
-            kept.append(current + share * (following - current))
-    return np.array(kept)
+def _planes(view: Viewpoint) -> Array:
+    """(5, 4) planes: a point p of the camera's frame is inside of one where p @ plane[:3] >= plane[3].
+
+    The near plane, and four sides far outside the picture: within them pixels fit OpenCV's fixed-point numbers.
+    """
+    side = _GUARD * max(view.width, view.height) / _focal(view)
+    sides = [[-1.0, 0.0, side, 0.0], [1.0, 0.0, side, 0.0], [0.0, -1.0, side, 0.0], [0.0, 1.0, side, 0.0]]
+    return np.array([[0.0, 0.0, 1.0, _NEAR_M], *sides])
+
+
+def _clipped(points: Array, planes: Array) -> Array:
+    """(M, 3) the part of a convex polygon (camera frame) inside the planes; may be empty.
+
+    Sutherland and Hodgman, Reentrant polygon clipping, 1974; without NumPy, which is slow for four corners.
+    """
+    corners: list[list[float]] = points.tolist()
+    for x, y, z, least in planes.tolist():
+        depths = [corner[0] * x + corner[1] * y + corner[2] * z - least for corner in corners]
+        kept = []
+        for i, (corner, depth) in enumerate(zip(corners, depths, strict=True)):
+            if (depth >= 0) != (depths[i - 1] >= 0):
+                share = depth / (depth - depths[i - 1])
+                kept.append([a + share * (b - a) for a, b in zip(corner, corners[i - 1], strict=True)])
+            if depth >= 0:
+                kept.append(corner)
+        corners = kept
+    return np.array(corners).reshape(-1, 3)

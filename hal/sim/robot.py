@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +38,8 @@ _HEAD_FOV_RAD = 1.25
 _WRIST_FOV_RAD = 1.35
 _LINK_COLOUR = np.array([0.20, 0.21, 0.24])
 _JAW_COLOUR = np.array([0.86, 0.46, 0.16])
-_KEPT_FRAMES = 64
 _ARM_JOINTS = 6
+_T = TypeVar("_T")
 
 
 class SimRobot:
@@ -67,7 +69,7 @@ class SimRobot:
         self._camera_delay_s = camera_delay_s
         self._lock = threading.Lock()
         self._tasks: list[Periodic] = []
-        self._noise = _noise_bank(seed, spec.cameras)
+        self._seed, self._noise_level = seed, float("nan")
         self._rng = np.random.default_rng(seed)
         self.reset(scene or SceneSpec())
 
@@ -80,9 +82,14 @@ class SimRobot:
             self._qvel = np.zeros(_ARM_JOINTS)
             self._target = self._qpos.copy()
             self._base_pose, self._base_velocity, self._base_target = np.zeros(3), np.zeros(2), np.zeros(2)
-            self._frames: dict[str, deque[Frame]] = {c.name: deque(maxlen=_KEPT_FRAMES) for c in self.spec.cameras}
-            self._states: deque[tuple[float, Array, Array]] = deque(maxlen=_KEPT_FRAMES)
-            self._measure(self._clock.now())
+            if scene.look.noise != self._noise_level:
+                self._noise_level = scene.look.noise
+                self._noise = _noise_bank(self._seed, self.spec.cameras, self._noise_level)
+            now_s = self._clock.now()
+            self._frames: dict[str, _Line[Frame]] = {c.name: _Line() for c in self.spec.cameras}
+            self._states: _Line[_State] = _Line()
+            self._states.add(now_s, now_s, _State(now_s, self._qpos.copy(), self._qvel.copy()))
+            self._base_s = now_s
 
     def inject(self, fault: Fault) -> None:
         """Let a fault begin.
@@ -121,30 +128,24 @@ class SimRobot:
     def read(self) -> Observation:
         """The newest of every sensor that has arrived."""
         self._check_answers()
-        now_s = self._clock.now()
         with self._lock:
-            slow = self.faults.find("slow", now_s)
-            measured_s, qpos, qvel = _newest(self._states, now_s - (slow.seconds if slow else 0.0))
-            images: dict[str, Frame] = {}
-            for name, frames in self._frames.items():
-                late = self.faults.find("late", now_s, name)
-                seen_s = now_s - self._camera_delay_s - (late.seconds if late else 0.0)
-                frame = next((f for f in reversed(frames) if f.captured_s <= seen_s + 1e-9), None)
-                if frame is not None:
-                    images[name] = frame
-            base = self._base_velocity.copy()
+            # In here: while this thread waits for the lock, physics may drop what was newest before.
+            now_s = self._clock.now()
+            state = self._states.newest(now_s)
+            assert state is not None  # the one of the reset came at once
+            arrived = {name: line.newest(now_s) for name, line in self._frames.items()}
+            base, base_s = self._base_velocity.copy(), self._base_s
             odometry = np.concatenate([self._base_pose, base])
-        if self.faults.find("nan_joints", now_s):
-            qpos = np.full_like(qpos, np.nan)
+        broken = self.faults.find("nan_joints", now_s) is not None
         return Observation(
             stamp_s=now_s,
-            qpos=qpos,
-            qvel=qvel,
-            joints_s=measured_s,
-            images=MappingProxyType(images),
+            qpos=np.full_like(state.qpos, np.nan) if broken else state.qpos,
+            qvel=np.full_like(state.qvel, np.nan) if broken else state.qvel,
+            joints_s=state.measured_s,
+            images=MappingProxyType({name: frame for name, frame in arrived.items() if frame is not None}),
             base_velocity=base,
             odometry=odometry,
-            base_s=measured_s,
+            base_s=base_s,
         )
 
     def capture(self, camera: CameraSpec) -> Frame:
@@ -178,25 +179,29 @@ class SimRobot:
     def _check_answers(self) -> None:
         if self.faults.find("gone", self._clock.now()):
             raise RobotError(f"robot {self.spec.name} does not answer.")
+        for task in self._tasks:
+            if task.error is not None:
+                raise RobotError(f"the simulation of robot {self.spec.name} failed: {task.error!r}") from task.error
 
     def _expose(self, camera: CameraSpec) -> None:
         now_s = self._clock.now()
         if self.faults.find("freeze", now_s, camera.name) or self.faults.find("gone", now_s):
             return
         frame = self.capture(camera)
+        late = self.faults.find("late", now_s, camera.name)
         with self._lock:
-            self._frames[camera.name].append(frame)
+            arrives_s = now_s + self._camera_delay_s + (late.seconds if late else 0.0)
+            self._frames[camera.name].add(now_s, arrives_s, frame)
 
     def _step(self, dt_s: float) -> None:
         with self._lock:
             self._move_base(dt_s)
             self._move_arm(dt_s)
-            now_s = self._clock.now()
+            now_s = self._base_s = self._clock.now()
             if not self.faults.find("drop_joints", now_s):
-                self._measure(now_s)
-
-    def _measure(self, now_s: float) -> None:
-        self._states.append((now_s, self._qpos.copy(), self._qvel.copy()))
+                slow = self.faults.find("slow", now_s)
+                state = _State(now_s, self._qpos.copy(), self._qvel.copy())
+                self._states.add(now_s, now_s + (slow.seconds if slow else 0.0), state)
 
     def _move_base(self, dt_s: float) -> None:
         self._base_velocity += (self._base_target - self._base_velocity) * min(dt_s / BASE_LAG_S, 1.0)
@@ -207,17 +212,20 @@ class SimRobot:
     def _move_arm(self, dt_s: float) -> None:
         before = self._qpos
         speed = np.clip((self._target - before) / JOINT_LAG_S, -self.spec.speed_limits, self.spec.speed_limits)
-        after = before + speed * dt_s
+        after = np.clip(before + speed * dt_s, *self.spec.position_limits)
         rotation = arm.rotation_z(self._base_pose[2])
         origin = np.array([self._base_pose[0], self._base_pose[1], 0.0])
         pose = arm.forward(after)
         gripper = rotation @ pose.links[-1][0], origin + rotation @ pose.links[-1][1]
-        height = lowest_point_m(pose, *gripper)
-        if height < 0.0 and height < lowest_point_m(arm.forward(before), *self._gripper_at(before, rotation, origin)):
-            # The table is in the way: joints that pitch the tool stall, the others go on.
-            after[1:4] = before[1:4]
-            pose = arm.forward(after)
-            gripper = rotation @ pose.links[-1][0], origin + rotation @ pose.links[-1][1]
+        if lowest_point_m(pose, *gripper) < 0.0:
+            lowest_m = lowest_point_m(arm.forward(before), *self._gripper_at(before, rotation, origin))
+            # The table is in the way: joints that pitch the tool stall, the others go on; where they lower a
+            # fingertip as well (the roll, an opening hand that lies on its side), they stall, too.
+            for stalled in (slice(1, 4), slice(4, 6)):
+                if lowest_point_m(pose, *gripper) < min(lowest_m, 0.0):
+                    after[stalled] = before[stalled]
+                    pose = arm.forward(after)
+                    gripper = rotation @ pose.links[-1][0], origin + rotation @ pose.links[-1][1]
         gap = self.scene.step(gripper, pose.half_gap_m, dt_s)
         if gap > pose.half_gap_m:
             after[5] = max(after[5], grip_angle_rad(2 * gap))
@@ -240,14 +248,38 @@ class _Shutter:
         self._robot._expose(self._camera)
 
 
-def _newest(states: deque[tuple[float, Array, Array]], before_s: float) -> tuple[float, Array, Array]:
-    return next((state for state in reversed(states) if state[0] <= before_s + 1e-9), states[0])
+@dataclass(frozen=True, slots=True)
+class _State:
+    """Joint positions and velocities (6,), and when they were measured."""
+
+    measured_s: float
+    qpos: Array
+    qvel: Array
 
 
-def _noise_bank(seed: int, cameras: tuple[CameraSpec, ...]) -> Mapping[str, NDArray[np.int8]]:
+class _Line(Generic[_T]):
+    """What a sensor sends, on its way: each item arrives at a time of its own, and the newest that arrived is seen."""
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[float, float, _T]] = deque()
+
+    def add(self, now_s: float, arrives_s: float, item: _T) -> None:
+        """Send an item; those that a newer one has overtaken are forgotten."""
+        self._items.append((now_s, arrives_s, item))
+        newest_s = max((sent_s for sent_s, arrived_s, _ in self._items if arrived_s <= now_s + 1e-9), default=-np.inf)
+        while self._items[0][0] < newest_s:
+            self._items.popleft()
+
+    def newest(self, now_s: float) -> _T | None:
+        """The last sent of those that have arrived; None when nothing has."""
+        return next((item for _, arrives_s, item in reversed(self._items) if arrives_s <= now_s + 1e-9), None)
+
+
+def _noise_bank(seed: int, cameras: tuple[CameraSpec, ...], level: float) -> Mapping[str, NDArray[np.int8]]:
     """Sensor noise by camera, drawn once and shifted for each frame: a fresh draw would cost more than the picture."""
     rng = np.random.default_rng([seed, 1])
-    return {c.name: rng.normal(0, 2.0, size=(c.height, c.width, 3)).round().astype(np.int8) for c in cameras}
+    shapes = {c.name: (c.height, c.width, 3) for c in cameras}
+    return {n: rng.normal(0, level, size=shape).round().clip(-127, 127).astype(np.int8) for n, shape in shapes.items()}
 
 
 def _robot_solids(pose: arm.ArmPose, rotation: Array, origin: Array) -> list[Solid]:

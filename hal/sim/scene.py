@@ -41,7 +41,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What the light and the table look like. Colours are RGB 0..1."""
+    """What the light and the table look like. Colours are RGB 0..1; `noise` is the standard deviation, of 0..255."""
 
     table: tuple[float, float, float] = (0.72, 0.68, 0.62)
     light_direction: tuple[float, float, float] = (0.3, -0.4, 1.0)

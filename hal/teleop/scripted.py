@@ -18,6 +18,10 @@ class Waypoint:
     qpos: Array
     duration_s: float
 
+    def __post_init__(self) -> None:
+        if not 0 < self.duration_s < float("inf"):
+            raise ValueError(f"a waypoint takes {self.duration_s} s, expected more than 0.")
+
 
 class WaypointLeader:
     """Moves along waypoints with minimum-jerk profiles, joint by joint, at rest in each.
@@ -35,8 +39,14 @@ class WaypointLeader:
         self._finished = False
 
     def start(self, observation: Observation, now_s: float) -> None:
-        """Plan from where the robot is."""
+        """Plan from where the robot is.
+
+        Raises:
+            ValueError: the plan has no waypoints.
+        """
         waypoints = self._plan(observation.qpos)
+        if not waypoints:
+            raise ValueError("the plan of a waypoint leader is empty, expected at least one waypoint.")
         self._knots = [observation.qpos.copy(), *(w.qpos for w in waypoints)]
         self._times_s = now_s + np.concatenate([[0.0], np.cumsum([w.duration_s for w in waypoints])])
         self._finished = False

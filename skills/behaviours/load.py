@@ -60,6 +60,7 @@ class Recording:
     qpos: Array
     spec: ActionSpec
     joint_names: tuple[str, ...]
+    robot: str
 
     @classmethod
     def read(cls, path: Path) -> Recording:
@@ -80,8 +81,8 @@ class Recording:
                 np.asarray(episode.qpos, dtype=np.float64),
                 episode.header.action,
                 episode.header.joint_names,
+                episode.header.robot,
             )
-
 
     def order_of(self, joint_names: tuple[str, ...]) -> list[int]:
         """Columns of `qpos` in the order of `joint_names`.

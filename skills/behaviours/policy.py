@@ -11,7 +11,7 @@ from hal.motion.lease import Lease
 from hal.types import ActionKind, ActionSpec, Array, Command, Observation
 from policies.chunk import ChunkPlayer
 from policies.runner import PolicyRunner
-from policies.spec import InputSpec, PolicyInput
+from policies.spec import InputSpec, PolicyInput, PolicyInputError
 from skills.actions import action_spec_of, resources_of
 from skills.behaviours.leaf import Leaf
 from skills.behaviours.load import PolicySlot
@@ -52,7 +52,9 @@ class PolicyLoop(Leaf):
         slot: where `LoadPolicy` left the policy.
         limits: when the loop ends.
         speed: time factor of arm and base together.
-        n_action_steps: use so many steps of a chunk before the next; None fades every new chunk in at once.
+        n_action_steps: look again after so many steps of a chunk, and fade the new chunk in; None looks at every
+            frame and averages all chunks that have an action for now. A policy that looks at every frame and follows
+            the newest chunk alone gets stuck where demonstrations paused: each chunk begins with the pause.
         name: of the node.
     """
 
@@ -74,14 +76,18 @@ class PolicyLoop(Leaf):
         runner = self._slot.runner
         assert runner is not None  # LoadPolicy came before
         self._runner: PolicyRunner = runner
+        if runner.spec.joint_names != self.ctx.spec.joint_names:
+            seen, has = ", ".join(runner.spec.joint_names), ", ".join(self.ctx.spec.joint_names)
+            raise PolicyInputError(f"the policy {self._slot.name} sees the joints {seen}; the robot has {has}.")
         self._action_spec: ActionSpec = action_spec_of(runner.spec)
         self._speeds = self._action_spec.indices(ActionKind.BASE_VELOCITY, ActionKind.JOINT_VELOCITY)
         self._progress = self._action_spec.index(ActionKind.PROGRESS)
         self._policy_lease: Lease = self.take(resources_of(self._action_spec), runner.spec.camera_names)
-        self._player = self._new_player(runner.spec.chunk_size)
+        self._player = ChunkPlayer("ensemble" if self._n_action_steps is None else "blend")
         self._began_s = self._acted_s = self.ctx.clock.now()
         # What was captured before the start may show a scene that is gone.
-        self._newest_capture_s = self._began_s
+        self._look_after_s = self._began_s
+        self._stride_s = self._steps_between_looks(runner.spec) / (runner.spec.data_frequency_hz * self._speed)
         self._first_action_s: float | None = None
         self._held_ticks = 0
         self._best_progress, self._rose_s = 0.0, self._began_s
@@ -100,20 +106,22 @@ class PolicyLoop(Leaf):
             return self._starve(now_s)
         return self._act(np.asarray(action, dtype=np.float64), now_s)
 
-    def _new_player(self, chunk_size: int) -> ChunkPlayer:
+    def _steps_between_looks(self, spec: InputSpec) -> float:
+        """Half a step less than asked for, so that frames on the grid of the steps are not missed by rounding."""
         if self._n_action_steps is None:
-            return ChunkPlayer()
-        return ChunkPlayer("receding", n_action_steps=min(self._n_action_steps, chunk_size))
+            return 0.0
+        # The next chunk must be there before this one ends, also when the forward pass takes its time.
+        return max(min(self._n_action_steps, 0.75 * spec.chunk_size) - 0.5, 0.0)
 
     def _collect(self, now_s: float) -> None:
         while (chunk := self._runner.poll(now_s)) is not None:
             self._player.add(chunk)
-            self._newest_capture_s = chunk.start_s
+            self._look_after_s = chunk.start_s + self._stride_s
 
     def _offer(self, observation: Observation, now_s: float) -> None:
-        """Hand the observation to the policy when a camera has seen something newer than the last chunk knows."""
+        """Hand the observation to the policy when its frames are new enough."""
         inputs = policy_input(self._runner.spec, observation)
-        if inputs is not None and inputs.oldest_capture_s > self._newest_capture_s:
+        if inputs is not None and inputs.oldest_capture_s > self._look_after_s:
             self._runner.offer(inputs, now_s)
 
     def _starve(self, now_s: float) -> Status:
@@ -121,7 +129,7 @@ class PolicyLoop(Leaf):
         self.ctx.gate.hold(self._policy_lease)
         limit_s = self._limits.first_action_s if self._first_action_s is None else self._limits.starve_s
         if now_s - self._acted_s > limit_s:
-            return self.fail(Outcome.FAULT, f"the policy gave no action for {limit_s:g} s.")
+            return self.fail(Outcome.FAULT, f"the policy {self._slot.name} gave no action for {limit_s:g} s.")
         which = "the first" if self._first_action_s is None else "an"
         self.feedback_message = f"waiting for {which} action"
         return Status.RUNNING
@@ -161,7 +169,12 @@ class PolicyLoop(Leaf):
 
 
 def policy_input(spec: InputSpec, observation: Observation) -> PolicyInput | None:
-    """What the policy sees of an observation; None while a camera it needs has not delivered."""
+    """What the policy sees of an observation; None while a camera it needs, or a joint, has not delivered.
+
+    How long that may last is for the motion gate to say, which knows the limits of each sensor.
+    """
+    if not np.isfinite(observation.qpos).all():
+        return None
     frames = [observation.images.get(name) for name in spec.camera_names]
     if any(frame is None for frame in frames):
         return None

@@ -17,7 +17,8 @@ class ReplayLoop(Leaf):
     """Sends the recorded actions at the times they were recorded.
 
     Between steps the action is interpolated. Base and joint velocities are scaled as time is, by `speed` and by another
-    `frequency_hz`, so that arm and base cover the demonstrated distances. How well the robot followed is in `tracking_error_rad`.
+    `frequency_hz`, so that arm and base cover the demonstrated distances. How well the robot followed is in
+    `tracking_error_rad`.
 
     Attributes:
         tracking_error_rad: mean absolute distance so far between measured and recorded joints, grippers excepted.

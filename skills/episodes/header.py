@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,6 +16,7 @@ from foundation.errors import BtruntimeError
 from hal.types import ActionSpec, Array, Image, Name, Positive
 
 SCHEMA = 1
+ATTRIBUTES = ("robot", "data_frequency", "colour", "joint_names", "action", "start_utc", "source", "software")
 ODOMETRY_SIZE = 5
 BASE_VELOCITY_SIZE = 2
 
@@ -96,11 +98,10 @@ class EpisodeHeader(BaseModel):
         Raises:
             EpisodeError: an attribute is missing or wrong.
         """
-        required = ("robot", "data_frequency", "colour", "joint_names", "action", "start_utc", "source", "software")
-        missing = [name for name in required if name not in attributes]
+        missing = [name for name in ATTRIBUTES if name not in attributes]
         if missing:
             raise EpisodeError(
-                f"{where}: root attribute {', '.join(missing)} missing, expected {', '.join(required)}. "
+                f"{where}: root attribute {', '.join(missing)} missing, expected {', '.join(ATTRIBUTES)}. "
                 f"If another program wrote this file, import it instead of copying it here."
             )
         if attributes["colour"] != "rgb":
@@ -113,7 +114,7 @@ class EpisodeHeader(BaseModel):
                     "robot": attributes["robot"],
                     "data_frequency_hz": attributes["data_frequency"],
                     "joint_names": tuple(str(name) for name in np.atleast_1d(np.asarray(attributes["joint_names"]))),
-                    "action": ActionSpec.model_validate_json(str(attributes["action"])),
+                    "action": json.loads(str(attributes["action"])),
                     "cameras": cameras,
                     "has_base": has_base,
                     "source": attributes["source"],
@@ -121,6 +122,8 @@ class EpisodeHeader(BaseModel):
                     "start_utc": attributes["start_utc"],
                 }
             )
+        except json.JSONDecodeError as error:
+            raise EpisodeError(f"{where}: root attribute action is not JSON: {error}. Import the file.") from error
         except ValidationError as error:
             first = error.errors()[0]
             field_name = ".".join(str(part) for part in first["loc"]) or "header"

@@ -103,11 +103,12 @@ def _next_number(data_dir: Path) -> int:
 
 
 def _move_no_replace(source: Path, target: Path) -> bool:
-    """Move within one file system; False where `target` exists."""
+    """Move within one file system; False where `target` exists and is another file."""
     try:
         os.link(source, target)
     except FileExistsError:
-        return False
+        if not target.samefile(source):  # The same file: a kill came between the two halves of this move.
+            return False
     except OSError as error:
         if error.errno not in _NO_LINKS:
             raise

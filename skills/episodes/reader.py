@@ -16,6 +16,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from hal.types import Array, Image
 from skills.episodes.header import (
+    ATTRIBUTES,
     SCHEMA,
     CameraShape,
     Column,
@@ -41,7 +42,7 @@ class Episode:
     Args:
         path: `episode_N.h5`.
         recording: open a file that is being, or was being, written: `.recording-<id>.h5`. Only the steps that
-            were complete are seen.
+            were complete are seen. One whose writer is gone may make HDF5 wait for missing bytes: `recover` it.
 
     Raises:
         EpisodeError: not a file, not HDF5, cut short, without steps, or datasets missing, of another shape or
@@ -188,7 +189,15 @@ class Episode:
             raise EpisodeError(f"{self.path}: no such file.")
         try:
             # Finished episodes never change, so a lock would only be in the way (read-only disks, copies, uploads).
-            return h5py.File(self.path, "r", swmr=self._recording, locking=False)
+            return h5py.File(self.path, "r", locking=False)
+        except OSError as error:
+            if self._recording and "already open" in str(error):
+                return self._opened_while_written()
+            raise EpisodeError(f"{self.path}: {self._why_unreadable(error)}") from error
+
+    def _opened_while_written(self) -> Any:
+        try:
+            return h5py.File(self.path, "r", swmr=True, locking=False)
         except OSError as error:
             raise EpisodeError(f"{self.path}: {self._why_unreadable(error)}") from error
 
@@ -215,8 +224,10 @@ class Episode:
             raise EpisodeError(
                 f"{self.path}: schema {found['schema']}, this btruntime reads {SCHEMA}. Update btruntime to read it."
             )
+        # Only these: a kill while an episode is finished may leave a later one unreadable.
+        attributes = {name: found[name] for name in ATTRIBUTES if name in found}
         return EpisodeHeader.from_attributes(
-            dict(found), cameras=self._cameras(), has_base="cmd_vel" in self._file, where=str(self.path)
+            attributes, cameras=self._cameras(), has_base="cmd_vel" in self._file, where=str(self.path)
         )
 
     def _cameras(self) -> tuple[CameraShape, ...]:
@@ -276,7 +287,9 @@ class Episode:
         return array
 
     def _read(self, path: str, which: int | slice) -> Any:
+        if not self._file:
+            raise EpisodeError(f"{self.path}: the episode is closed. Read it inside its with block.")
         try:
             return self._dataset(path)[which]
         except (OSError, ValueError) as error:
-            raise EpisodeError(f"{self.path}: {path} cannot be read: {error}. Was the file closed, or cut?") from error
+            raise EpisodeError(f"{self.path}: {path} cannot be read: {error}. {_CHECK}") from error

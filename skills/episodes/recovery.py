@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import h5py
-
 from foundation.files import write_atomic
 from skills.episodes.header import EpisodeError, columns, image_path, utc_text
 from skills.episodes.index import index_episode
+from skills.episodes.layout import create_datasets, finish, new_file
 from skills.episodes.naming import (
     QUARANTINE,
     RECORDING_PREFIX,
@@ -28,7 +26,6 @@ from skills.episodes.naming import (
 from skills.episodes.progress import fill_progress
 from skills.episodes.reader import Episode
 from skills.episodes.superblock import clear_write_mark
-from skills.episodes.writer import LIBVER, create_datasets
 from skills.locks import OwnedLock
 
 
@@ -83,7 +80,8 @@ def _recover_one(data_dir: Path, identity: str) -> Recovered:
         recording.unlink()
         return _recovered(recording, episode, None, "finished; only its second name was left")
     try:
-        _copy_committed(_readable(recording), copy)
+        clear_write_mark(recording)
+        _copy_committed(recording, copy)
     except EpisodeError as error:
         copy.unlink(missing_ok=True)
         return _quarantine(recording, data_dir, error)
@@ -94,19 +92,10 @@ def _recover_one(data_dir: Path, identity: str) -> Recovered:
     return _adopt_copy(recording, copy, set_aside(recording, data_dir / TRASH))
 
 
-def _readable(recording: Path) -> Path:
-    """The recording, after a write mark was cleared that a kill while it was finalised may have left."""
-    try:
-        Episode(recording, recording=True).close()
-    except EpisodeError:
-        if not clear_write_mark(recording):
-            raise
-    return recording
-
-
 def _copy_committed(recording: Path, copy: Path) -> None:
     """Copy the complete steps, fill in progress, state why, and bring it to the disk."""
-    with Episode(recording, recording=True) as episode, h5py.File(copy, "w", libver=LIBVER, locking=False) as file:
+    copy.unlink(missing_ok=True)
+    with Episode(recording, recording=True) as episode, new_file(copy) as file:
         datasets, steps = create_datasets(file, episode.header), len(episode)
         for column in columns(episode.header):
             datasets[column.path].resize(steps, axis=0)
@@ -119,10 +108,9 @@ def _copy_committed(recording: Path, copy: Path) -> None:
         for path in ("action", "applied_action"):
             datasets[path][:] = fill_progress(episode.column(path), episode.header.action)
         datasets["committed"][0] = steps
-        file.attrs["end_utc"] = utc_text(episode.header.start_utc + timedelta(seconds=float(episode.step_s[-1])))
         file.attrs["recovered"] = f"the writer ended before the episode was finalised; {steps} steps were complete"
-    with copy.open("rb") as written:
-        os.fsync(written.fileno())
+        end_utc = episode.header.start_utc + timedelta(seconds=float(episode.step_s[-1]))
+    finish(copy, end_utc)
 
 
 def _adopt_copy(recording: Path, copy: Path, original: Path) -> Recovered:

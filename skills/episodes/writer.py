@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from foundation.errors import BtruntimeError
@@ -21,20 +20,16 @@ from skills.episodes.header import (
     image_path,
     image_time_path,
     stale_path,
-    utc_text,
 )
 from skills.episodes.index import index_episode
 from skills.episodes.labels import EpisodeLabels, Outcome, save_labels
+from skills.episodes.layout import create_datasets, finish, new_file
 from skills.episodes.naming import TRASH, adopt, lock_path, recording_id, recording_path, set_aside
 from skills.episodes.progress import fill_progress
 from skills.locks import OwnedLock
 
-# HDF5's own locks are off here and in the reader (they must agree within a process); `.recording-<id>.lock` is ours.
-# Versions that every HDF5 reader since 1.10 opens; "latest" would move with the library.
-LIBVER = ("v110", "v110")
 FLUSH_STEPS = 15
 FLUSH_S = 0.4
-ROWS_PER_CHUNK = 30
 MIN_FREE_BYTES = 256 << 20
 # h5py turns most failures of the disk into the first, and some into the second.
 _H5_ERRORS = (OSError, RuntimeError)
@@ -156,7 +151,7 @@ class EpisodeWriter:
         try:
             self._write_progress()
             self._close()
-            self._write_end()
+            finish(self._path, self._utc_now())
             episode = adopt(self._path, self._data_dir)
         except _H5_ERRORS as error:
             raise self._failed(error) from error
@@ -199,7 +194,7 @@ class EpisodeWriter:
 
     def _create(self) -> tuple[Any, dict[str, Any]]:
         try:
-            file = h5py.File(self._path, "x", libver=LIBVER, locking=False)
+            file = new_file(self._path)
             datasets = create_datasets(file, self._header)
             file.swmr_mode = True
         except _H5_ERRORS as error:
@@ -226,12 +221,6 @@ class EpisodeWriter:
             dataset[:] = fill_progress(dataset[:], self._header.action)
         self._file.flush()
 
-    def _write_end(self) -> None:
-        with h5py.File(self._path, "r+", libver=LIBVER, locking=False) as file:
-            file.attrs["end_utc"] = utc_text(self._utc_now())
-        with self._path.open("rb") as written:
-            os.fsync(written.fileno())
-
     def _check_open(self) -> None:
         if not self._file:
             raise EpisodeWriteError(f"{self._path}: the episode is closed. Start a new one.")
@@ -254,25 +243,6 @@ class EpisodeWriter:
             f"{self._path}: writing failed: {error}. {self._committed} of {self._length} steps are safe and will be "
             f"recovered at the next start. Is the disk full or gone?"
         )
-
-
-def create_datasets(file: Any, header: EpisodeHeader) -> dict[str, Any]:
-    """Write the root attributes and make all datasets, empty: one frame per chunk, or some rows of numbers."""
-    for name, value in header.to_attributes().items():
-        file.attrs[name] = value
-    # The order of the cameras is the order in which their datasets were made, not that of their names.
-    file.create_group("images", track_order=True)
-    datasets = {}
-    for column in columns(header):
-        datasets[column.path] = file.create_dataset(
-            column.path,
-            shape=(0, *column.shape),
-            maxshape=(None, *column.shape),
-            chunks=(1 if column.is_image else ROWS_PER_CHUNK, *column.shape),
-            dtype=column.dtype,
-        )
-    datasets["committed"] = file.create_dataset("committed", (1,), "int64")
-    return datasets
 
 
 def checked_row(step: EpisodeStep, header: EpisodeHeader, last_step_s: float) -> dict[str, Array]:

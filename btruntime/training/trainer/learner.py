@@ -42,12 +42,14 @@ class Learner:
             network = ACTNetwork(network_config, statistics)
         if config.backbone_weights is not None:
             load_backbone(network, config.backbone_weights)
-        # Twice as fast on a CPU: the convolutions read pictures as they lie in the cache.
+        # Half as fast again on a CPU: the convolutions read pictures as they lie in the cache.
         self.network: ACTNetwork = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._forward: nn.Module = self.network
         if processes.size > 1:
             self._forward = nn.parallel.DistributedDataParallel(self.network)
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        # Loading a state fills the same tensors, so these lists stay right.
+        self._followed, self._following = _floats(self.network), _floats(self.average)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.network, config), weight_decay=config.weight_decay, fused=True
         )
@@ -112,8 +114,7 @@ class Learner:
     def _follow(self, step: int) -> None:
         """Move the average towards the weights; faster in the beginning, when it knows little."""
         decay = min(self.config.ema_decay, (1 + step) / (10 + step))
-        mine, theirs = _floats(self.average), _floats(self.network)
-        torch._foreach_lerp_(mine, theirs, 1.0 - decay)
+        torch._foreach_lerp_(self._following, self._followed, 1.0 - decay)
 
 
 def schedule(step: int, config: TrainerConfig) -> float:

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+import torch
+
 from btruntime.training.run_ids import RunError, free_run_id
 from btruntime.training.trainer.config import DEFAULT_PRESET, make_config, presets, read_config
 from btruntime.training.trainer.events import Event, Progress, Report, event_line, silent
@@ -49,6 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = make_config(values=config.model_dump(), assignments=tuple(options.set))
         if options.progress_lines:
             config = config.model_copy(update={"log_every": REFERENCE_EVERY})
+        if torch.cuda.is_available():
+            torch.set_float32_matmul_precision("high")  # TF32; on a CPU it would lose precision for nothing
         with joined() as processes:
             if options.run_id is None and (options.resume or processes.size > 1):
                 raise RunError("--run-id is missing: resuming, or training in several processes, needs it.")

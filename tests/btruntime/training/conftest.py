@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,9 +30,7 @@ def small_robot() -> RobotSpec:
         CameraSpec(name="wrist", width=32, height=32, rate_hz=RATE_HZ),
     )
     base = BaseSpec(max_linear_mps=1, max_angular_radps=1, max_linear_mps2=1, max_angular_radps2=1)
-    return RobotSpec(
-        name="small", joints=joints, cameras=cameras, base=base, control_rate_hz=50, state_rate_hz=50
-    )
+    return RobotSpec(name="small", joints=joints, cameras=cameras, base=base, control_rate_hz=50, state_rate_hz=50)
 
 
 def record(data_dir: Path, *, length: int, seed: int, image_age_s: float = 0.0, cameras: bool = True) -> Path:
@@ -78,7 +77,7 @@ def record(data_dir: Path, *, length: int, seed: int, image_age_s: float = 0.0, 
 def make_skill(tmp_path: Path) -> MakeSkill:
     """Makes a skill with some episodes: `make_skill(episodes=4, length=12, ...)`."""
 
-    def make(*, episodes: int = 4, length: int = 12, **options: float) -> Path:
+    def make(*, episodes: int = 4, length: int = 12, **options: Any) -> Path:
         skill = tmp_path / "press-button"
         (skill / "data").mkdir(parents=True, exist_ok=True)
         for seed in range(episodes):

@@ -19,7 +19,11 @@ def cached(make_skill: MakeSkill, **options: float) -> Cache:
     return open_cache(make_skill(**options), silent, chunk_size=6, height=32, width=32)
 
 
-@given(lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12), batch_size=st.integers(1, 50), seed=st.integers(0, 99))
+@given(
+    lengths=st.lists(st.integers(1, 40), min_size=1, max_size=12),
+    batch_size=st.integers(1, 50),
+    seed=st.integers(0, 99),
+)
 def test_a_pass_takes_every_example_once(lengths: list[int], batch_size: int, seed: int) -> None:
     total = sum(lengths)
     order = Order(np.array(lengths), batch_size=batch_size, seed=seed)
@@ -42,7 +46,7 @@ def test_a_batch_of_96_covers_30_episodes() -> None:
 
 def test_the_order_is_the_seeds() -> None:
     def drawn(seed: int, step: int) -> list[int]:
-        return Order(np.array([50, 60]), batch_size=16, seed=seed).batch(step).tolist()
+        return list(Order(np.array([50, 60]), batch_size=16, seed=seed).batch(step))
 
     assert drawn(1, 40) == drawn(1, 40)
     assert drawn(1, 40) != drawn(2, 40)

@@ -76,9 +76,7 @@ def new_writer(tmp_path: Path, header: EpisodeHeader) -> Callable[..., EpisodeWr
 
 
 @pytest.fixture
-def record(
-    new_writer: Callable[..., EpisodeWriter], step: Callable[[int], EpisodeStep]
-) -> Callable[..., Path]:
+def record(new_writer: Callable[..., EpisodeWriter], step: Callable[[int], EpisodeStep]) -> Callable[..., Path]:
     """Record an episode of so many steps."""
 
     def recorded(steps: int = 20, **finalize: object) -> Path:

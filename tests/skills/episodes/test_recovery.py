@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from skills.episodes import Episode, EpisodeWriteError, list_episodes, recover
+from skills.episodes.layout import finish
+from skills.episodes.superblock import _checksum as superblock_checksum
 from skills.episodes.superblock import clear_write_mark
 
 STEPS = 40
@@ -61,7 +63,7 @@ def _record_and_die_at(kill_at: int, new_writer, step) -> None:
     writer.finalize()
 
 
-@pytest.mark.parametrize("kill_at", range(1, 60, 1))
+@pytest.mark.parametrize("kill_at", range(1, 36))
 def test_a_kill_at_any_moment_loses_only_what_was_not_flushed(kill_at, new_writer, step, tmp_path):
     status = _in_child(lambda: _record_and_die_at(kill_at, new_writer, step))
     assert status in (0, -signal.SIGKILL)
@@ -88,6 +90,49 @@ def test_a_kill_at_any_moment_loses_only_what_was_not_flushed(kill_at, new_write
         assert len(episodes) == 1
         assert episodes[0].length == STEPS
         assert episodes[0].recovered is None
+
+
+def test_a_kill_between_any_two_writes_of_finishing_loses_nothing(new_writer, step, tmp_path, monkeypatch):
+    """Which of the changed bytes reached the file is tried out: each prefix, each alone, all but each."""
+    pictures = []
+
+    def pictured(path: Path, end_utc: object) -> None:
+        pictures.append(path.read_bytes())
+        finish(path, end_utc)  # type: ignore[arg-type]
+        pictures.append(path.read_bytes())
+
+    monkeypatch.setattr("skills.episodes.writer.finish", pictured)
+    writer = new_writer()
+    for index in range(20):
+        writer.append(step(index))
+    writer.finalize()
+    before, after = pictures
+    before_padded = before.ljust(len(after), b"\0")
+    changed = [at for at in range(0, len(after), 8) if before_padded[at : at + 8] != after[at : at + 8]]
+    starts = [at for at in changed if at - 8 not in changed]
+    ranges = [(at, next(end for end in range(at, len(after) + 8, 8) if end not in changed)) for at in starts]
+    assert ranges
+    for number, chosen in enumerate(
+        [ranges[:k] for k in range(len(ranges))]
+        + [[r] for r in ranges]
+        + [[r for r in ranges if r != o] for o in ranges]
+    ):
+        content = bytearray(before_padded)
+        for at, end in chosen:
+            content[at:end] = after[at:end]
+        content[:48] = _marked(after[:48])
+        data_dir = tmp_path / str(number)
+        data_dir.mkdir()
+        (data_dir / ".recording-x.h5").write_bytes(content)
+        (result,) = recover(data_dir)
+        assert result.steps == 20, result.reason
+
+
+def _marked(superblock: bytes) -> bytes:
+    """The first bytes of a file that is open for writing."""
+    block = bytearray(superblock)
+    block[11] = 1
+    return bytes(block[:44]) + superblock_checksum(bytes(block[:44])).to_bytes(4, "little")
 
 
 def test_a_recovered_episode_says_why_and_keeps_the_original(new_writer, step, tmp_path):
@@ -139,7 +184,7 @@ def test_what_cannot_be_read_goes_to_quarantine_with_the_reason(content, new_wri
     (result,) = recover(tmp_path / "data")
     assert result.episode is None
     assert result.original.parent == tmp_path / "data" / ".quarantine"
-    assert result.original.read_bytes()[12:] == content[12:]
+    assert result.original.read_bytes()[48:] == content[48:]
     reason = result.original.with_name(result.original.name + ".reason.txt").read_text()
     assert "nothing was deleted" in reason
     assert str(writer.path) in reason

@@ -13,14 +13,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hal.types import ActionDim, ActionKind, ActionSpec
-from skills.episodes import DiskFullError, Episode, EpisodeHeader, EpisodeWriteError, StepError, fill_progress
-from skills.episodes import list_episodes
+from skills.episodes import (
+    DiskFullError,
+    Episode,
+    EpisodeHeader,
+    EpisodeWriteError,
+    StepError,
+    fill_progress,
+    list_episodes,
+)
 
 
 def test_an_episode_has_the_documented_datasets(record, header):
     with h5py.File(record(20)) as file:
         shapes = {}
-        file.visititems(lambda name, item: shapes.update({name: (item.shape, str(item.dtype))}) if hasattr(item, "shape") else None)
+        file.visititems(
+            lambda name, item: shapes.update({name: (item.shape, str(item.dtype))}) if hasattr(item, "shape") else None
+        )
         chunks = file["images/main_camera"].chunks, file["images/main_camera"].compression
         attributes = dict(file.attrs)
     assert shapes == {
