@@ -28,6 +28,7 @@ from hal.sim.robot import SimRobot
 from hal.types import Command, RobotSpec
 from policies.runner import InlineRunner, Policy, PolicyRunner
 from policies.spec import InputSpec, PolicyInput
+from skills.check import check
 from skills.kinds import build
 from skills.store import SkillStore
 
@@ -122,10 +123,12 @@ def evaluate(
         Results in the order of contenders and seeds.
 
     Raises:
-        EvaluationError: a worker died.
+        EvaluationError: the skill does not fit the robot, or a worker died.
         BtruntimeError: the skill cannot be run at all.
     """
     who = tuple(contenders)
+    if seeds and set(who) - {Contender.BLIND}:
+        _refuse_unfit(job)
     batches = [(c, tuple(seeds[i : i + _BATCH])) for c in who for i in range(0, len(seeds), _BATCH)]
     results: list[SceneResult] = []
     count = max(1, min(workers or os.cpu_count() or 1, len(batches)))
@@ -142,6 +145,12 @@ def evaluate(
                 raise EvaluationError(f"a worker of the evaluation died: {error}. Is there enough memory?") from error
             raise
     return sorted(results, key=lambda r: (who.index(r.contender), seeds.index(r.seed)))
+
+
+def _refuse_unfit(job: Job) -> None:
+    report = check(SkillStore(job.skills_dir).get(job.skill), job.robot)
+    if not report.runnable:
+        raise EvaluationError(f"{report.skill} cannot run on robot {report.robot}: {' '.join(report.problems)}")
 
 
 def tally(results: Iterable[SceneResult]) -> Mapping[Contender, Rate95]:

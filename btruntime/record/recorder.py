@@ -123,19 +123,21 @@ class Recorder:
         try:
             self._record_step(self._clock.now())
         except BaseException:
-            self.stop()
+            self._come_to_rest()
             raise
         if self.steps >= self.config.max_timesteps or self._leader.finished:
             self.stop()
 
     def stop(self) -> None:
-        """End the episode; the robot holds. `save` or `discard` decides what becomes of it."""
+        """End the episode; the robot holds. `save` or `discard` decides what becomes of it.
+
+        Raises:
+            EpisodeWriteError: the disk refused the last steps; the recorder has stopped all the same.
+        """
         self._expect(RecorderState.RECORDING, "stop")
-        assert self._lease is not None
-        assert self._leader is not None
-        self._gate.release(self._lease)
-        self._leader.close()
-        self.state = RecorderState.STOPPED
+        assert self._writer is not None
+        self._come_to_rest()
+        self._writer.flush()
 
     def save(self) -> Recorded:
         """Finish the file; it becomes the next episode of the skill."""
@@ -171,6 +173,13 @@ class Recorder:
             if self.state is RecorderState.RECORDING and cancelled():
                 self.stop()
             rate.wait()
+
+    def _come_to_rest(self) -> None:
+        assert self._lease is not None
+        assert self._leader is not None
+        self._gate.release(self._lease)
+        self._leader.close()
+        self.state = RecorderState.STOPPED
 
     def _record_step(self, now_s: float) -> None:
         assert self._writer is not None

@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -21,32 +19,25 @@ from btruntime.training.trainer.estimate import seconds_per_step
 from btruntime.training.trainer.events import (
     Estimate,
     Event,
-    Finished,
     Note,
     Progress,
     Report,
-    Saved,
-    Validated,
     silent,
 )
 from btruntime.training.trainer.learner import Learner
+from btruntime.training.trainer.outputs import Run, TrainedRun, finish, finished, validate_and_save
 from btruntime.training.trainer.processes import Processes
 from btruntime.training.trainer.runs import (
     STATE_FILE,
-    Measured,
     RunRecord,
     RunState,
     load_state,
     save_state,
 )
 from btruntime.training.trainer.split import Split, split_episodes
-from btruntime.training.trainer.validation import open_loop_error
 from foundation.errors import BtruntimeError
-from policies import checkpoint
 from policies.act.loss import ACTLoss
-from policies.manifest import MANIFEST_FILE, checkpoint_name, read_run, write_run
-from policies.normalize import STATISTICS_FILE, Statistics, StatisticsBuilder
-from policies.spec import InputSpec
+from policies.normalize import Statistics, StatisticsBuilder
 from skills.locks import OwnedLock
 
 _FRAMES_FOR_STATISTICS = 2_000
@@ -66,40 +57,6 @@ class Interrupted(BtruntimeError):  # noqa: N818 - nothing is wrong: somebody as
     def __init__(self, message: str, signal_number: int):
         super().__init__(message)
         self.signal_number = signal_number
-
-
-@dataclass(frozen=True, slots=True)
-class TrainedRun:
-    """What a finished run left behind.
-
-    Attributes:
-        checkpoint: the best on held-out episodes, or the last where none were held out.
-        metrics: as in `run.json`.
-        start_pose: (J,) median first joint positions of the training episodes.
-    """
-
-    run_id: str
-    directory: Path
-    checkpoint: Path
-    statistics: Path
-    metrics: dict[str, Any]
-    start_pose: tuple[float, ...]
-    action_dim: int
-
-
-@dataclass(slots=True)
-class _Run:
-    """A run on its way: what is fixed, and the record that grows."""
-
-    directory: Path
-    config: TrainerConfig
-    spec: InputSpec
-    statistics: Statistics
-    start_pose: tuple[float, ...]
-    record: RunRecord
-    report: Report
-    processes: Processes
-    saved_at_s: float = field(default_factory=time.monotonic)
 
 
 def train(
@@ -133,8 +90,8 @@ def train(
         Interrupted: `stop` gave a signal; the state is saved.
     """
     directory = skill_dir / check_run_id(run_id)
-    if resume and (finished := _finished(directory)):
-        return finished
+    if resume and (complete := finished(directory)):
+        return complete
     if not resume and processes.first and directory.exists():
         raise RunError(f"{directory} exists already. Choose another run ID, or resume it.")
     with torch.random.fork_rng(), _threads(config.threads):
@@ -179,7 +136,7 @@ def _train(
     split = Split(record.training, record.validation)
     statistics = measure_statistics(cache, split)
     spec, device = cache.content.input_spec, processes.device(config.device)
-    run = _Run(directory, config, spec, statistics, first_pose(cache, split), record, report, processes)
+    run = Run(directory, config, spec, statistics, first_pose(cache, split), record, report, processes)
 
     try:
         if processes.size == 1:
@@ -193,10 +150,10 @@ def _train(
         raise TrainingError(
             f"{device} has too little memory for batch_size {config.batch_size}; lower it, or image size or model size."
         ) from error
-    return _finish(run)
+    return finish(run)
 
 
-def _learn(run: _Run, learner: Learner, training: Examples, validation: Examples, stop: Stop) -> None:
+def _learn(run: Run, learner: Learner, training: Examples, validation: Examples, stop: Stop) -> None:
     """The training loop."""
     config, first = run.config, run.record.step
     order = Order(training.lengths, batch_size=config.batch_size * run.processes.size, seed=config.seed)
@@ -219,7 +176,7 @@ def _learn(run: _Run, learner: Learner, training: Examples, validation: Examples
         if done % config.log_every == 0 or last:
             _report_progress(run, learner, loss, steps_per_s=(done - first) / trained_s)
         if last or done in milestones(config):
-            _validate_and_save(run, learner, validation)
+            validate_and_save(run, learner, validation)
         if last:
             break
         _save_if_due(run, learner, stop)
@@ -266,7 +223,7 @@ def _new_record(config: TrainerConfig, cache: Cache, report: Report) -> RunRecor
     return RunRecord(config=config, cache_key=cache.content.key, training=split.training, validation=split.validation)
 
 
-def _report_progress(run: _Run, learner: Learner, loss: ACTLoss, *, steps_per_s: float) -> None:
+def _report_progress(run: Run, learner: Learner, loss: ACTLoss, *, steps_per_s: float) -> None:
     """Tell where the run is; the one place where the device is waited for, so that the loss is checked here too."""
     total, done = float(loss.total), run.record.step
     if not np.isfinite(total):
@@ -289,21 +246,21 @@ def _report_progress(run: _Run, learner: Learner, loss: ACTLoss, *, steps_per_s:
         )
 
 
-def _out_of_time(run: _Run) -> bool:
+def _out_of_time(run: Run) -> bool:
     if run.config.max_minutes is None:
         return False
     late = int(run.record.trained_s > run.config.max_minutes * 60)
     return bool(_agreed(run, late))
 
 
-def _agreed(run: _Run, mine: int) -> int:
+def _agreed(run: Run, mine: int) -> int:
     """What any process says; asked seldom, because it costs a round trip among them."""
     if run.processes.size > 1 and run.record.step % _AGREE_EVERY:
         return 0
     return run.processes.agree(mine)
 
 
-def _save_if_due(run: _Run, learner: Learner, stop: Stop) -> None:
+def _save_if_due(run: Run, learner: Learner, stop: Stop) -> None:
     """Save the state every so often, and when the run is asked to stop."""
     signal_number = _agreed(run, stop())
     now_s = time.monotonic()
@@ -316,103 +273,6 @@ def _save_if_due(run: _Run, learner: Learner, stop: Stop) -> None:
             f"{run.directory.name} to go on.",
             signal_number,
         )
-
-
-def _validate_and_save(run: _Run, learner: Learner, validation: Examples) -> None:
-    """Measure the averaged weights on held-out episodes and keep them, and the state to resume from."""
-    if not run.processes.first:
-        return
-    step = run.record.step
-    if len(validation):
-        error = open_loop_error(learner.average, validation, batch_size=run.config.batch_size)
-        names = [str(dim.get("name", index)) for index, dim in enumerate(run.spec.action)]
-        measured = Measured(step=step, l1=error.l1, l1_by_dim=dict(zip(names, error.by_dim, strict=True)))
-        run.record = run.record.model_copy(update={"measured": (*run.record.measured, measured)})
-        best = run.record.best is measured
-        run.report(Validated(step, measured.l1, measured.l1_by_dim, best))
-    path = checkpoint.save(
-        run.directory,
-        step,
-        learner.average.state_dict(),
-        run.statistics,
-        run.spec,
-        learner.network.config,
-        checkpoint.RunNotes(_hyperparameters(run), _metrics(run, finished=False), f"btruntime {version('btruntime')}"),
-    )
-    _remove_superseded(run)
-    save_state(run.directory, RunState(run.record, learner.state_dict()))
-    run.saved_at_s = time.monotonic()
-    run.report(Saved(step, f"{run.directory.name}/{path.name}"))
-
-
-def _remove_superseded(run: _Run) -> None:
-    """Keep the best and the last checkpoint, unless all are to be kept."""
-    if run.config.keep_all_checkpoints:
-        return
-    keep = {checkpoint_name(run.record.step), _chosen(run.record)}
-    manifest = read_run(run.directory)
-    superseded = [name for name in manifest.checkpoints().values() if name not in keep]
-    kept = {name: entry for name, entry in manifest.files.items() if name not in superseded}
-    write_run(run.directory, manifest.model_copy(update={"files": kept}))
-    for name in superseded:
-        (run.directory / name).unlink(missing_ok=True)
-
-
-def _chosen(record: RunRecord) -> str:
-    """The checkpoint to run: the best measured one, or the last where nothing is measured."""
-    return checkpoint_name(record.best.step if record.best else record.step)
-
-
-def _hyperparameters(run: _Run) -> dict[str, Any]:
-    split = {"training_episodes": list(run.record.training), "validation_episodes": list(run.record.validation)}
-    return {**run.config.model_dump(mode="json"), **split}
-
-
-def _metrics(run: _Run, *, finished: bool) -> dict[str, Any]:
-    record = run.record
-    return {
-        "finished": finished,
-        "step": record.step,
-        "checkpoint": _chosen(record),
-        "start_pose": list(run.start_pose),
-        "trained_s": round(record.trained_s, 1),
-        "best": record.best.model_dump() if record.best else None,
-        "validation": [{"step": measured.step, "l1": measured.l1} for measured in record.measured],
-    }
-
-
-def _finish(run: _Run) -> TrainedRun:
-    if not run.processes.first:
-        return _trained(run.directory, _metrics(run, finished=True), run.spec.action_dim)
-    manifest = read_run(run.directory)
-    write_run(run.directory, manifest.model_copy(update={"metrics": _metrics(run, finished=True)}))
-    (run.directory / STATE_FILE).unlink(missing_ok=True)
-    trained = _trained(run.directory, _metrics(run, finished=True), run.spec.action_dim)
-    best = run.record.best
-    run.report(Finished(trained.run_id, f"{trained.run_id}/{trained.checkpoint.name}", best.l1 if best else None))
-    return trained
-
-
-def _finished(directory: Path) -> TrainedRun | None:
-    """The run in that directory, if it is complete."""
-    if not (directory / MANIFEST_FILE).exists():
-        return None
-    manifest = read_run(directory)
-    if not manifest.metrics.get("finished"):
-        return None
-    return _trained(directory, manifest.metrics, manifest.input_spec.action_dim)
-
-
-def _trained(directory: Path, metrics: dict[str, Any], action_dim: int) -> TrainedRun:
-    return TrainedRun(
-        run_id=directory.name,
-        directory=directory,
-        checkpoint=directory / str(metrics["checkpoint"]),
-        statistics=directory / STATISTICS_FILE,
-        metrics=metrics,
-        start_pose=tuple(metrics["start_pose"]),
-        action_dim=action_dim,
-    )
 
 
 @contextmanager
