@@ -10,12 +10,15 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
+from multiprocessing.connection import Connection
 from pathlib import Path
 from types import MappingProxyType
+from typing import NoReturn
 
 import numpy as np
 
@@ -40,6 +43,10 @@ _LEADER_HZ = 25.0
 
 class EvaluationError(BtruntimeError):
     """The evaluation itself could not be done."""
+
+
+class EvaluationStoppedError(EvaluationError):
+    """The evaluation was asked to stop; its workers have ended."""
 
 
 class Contender(StrEnum):
@@ -133,13 +140,18 @@ def evaluate(
     results: list[SceneResult] = []
     count = max(1, min(workers or os.cpu_count() or 1, len(batches)))
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker) as pool:
+    # Only this process has the other end: it closes when we close it, and when we are killed.
+    theirs, lifeline = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker, initargs=(theirs,))
+    with theirs, lifeline, pool:
         try:
             for done in as_completed([pool.submit(run_batch, job, c, batch) for c, batch in batches]):
                 for result in done.result():
                     results.append(result)
                     progress(result)
         except BaseException as error:
+            # The workers end now, in the middle of a batch.
+            lifeline.close()
             pool.shutdown(wait=False, cancel_futures=True)
             if isinstance(error, BrokenExecutor):
                 raise EvaluationError(f"a worker of the evaluation died: {error}. Is there enough memory?") from error
@@ -172,12 +184,19 @@ def run_batch(job: Job, contender: Contender, seeds: Sequence[int]) -> list[Scen
         pool.close()
 
 
-def _begin_worker() -> None:
+def _begin_worker(lifeline: Connection) -> None:
     # Ctrl-C is for the parent, which ends the workers; and two workers with two threads each only wait for each other.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(lifeline,), name="parent", daemon=True).start()
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent(lifeline: Connection) -> NoReturn:
+    """Nothing is ever sent: what comes is the end."""
+    lifeline.poll(None)
+    os._exit(1)
 
 
 def _driven(job: Job, contender: Contender, pool: PolicyPool, seed: int) -> SceneResult:

@@ -203,7 +203,7 @@ class RunResult:
         reason: one sentence; for a fault, its cause.
         started_s, ended_s: of the clock that the run used.
         timing: what its `Rate` measured.
-        gate_counts: what the motion gate counted, by name: clipped, rejected, dropped, ...
+        gate_counts: what the motion gate counted, by the names of `hal.motion.GateReport`.
     """
 
     outcome: Outcome
@@ -231,7 +231,8 @@ class TickRecord:
 
     Attributes:
         ages: seconds since each sensor was measured; inf if never.
-        asked: the action that the tree asked for, before the motion gate; None if it asked for nothing.
+        asked: what the tree asked for in this tick, before the motion gate, by the names of the action
+            dimensions; of several commands for the same dimension the last. None if it asked for nothing.
         sent: the setpoint that the gate sent last, as `setpoint_values` gives it; None before the first.
         lateness_s: how long after its deadline the tick began.
         work_s: how long it took.
@@ -242,7 +243,7 @@ class TickRecord:
     time_s: float
     tree: TreeSnapshot
     ages: Mapping[str, float]
-    asked: tuple[float, ...] | None
+    asked: Mapping[str, float] | None
     sent: tuple[float, ...] | None
     lateness_s: float
     work_s: float

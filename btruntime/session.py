@@ -13,11 +13,11 @@ from types import FrameType
 
 from py_trees.behaviour import Behaviour
 
+from btruntime.agent import target_tree
 from btruntime.events import RunResult
-from btruntime.flight import FlightRecorder, new_flight_path
+from btruntime.flight import FlightError, FlightRecorder, new_flight_path
 from btruntime.runtime import PolicyPool, Runtime
 from btruntime.view.live import LiveTree
-from btruntime.view.render import create_root
 from foundation.errors import BtruntimeError
 from hal.clock import Clock
 from hal.robot import Robot
@@ -50,11 +50,19 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """A finished run: how it ended, its flight record, and the signal that ended it, if one did."""
+    """A finished run.
+
+    Attributes:
+        result: how it ended.
+        flight: its flight record.
+        signal_number: of the signal that ended it, if one did.
+        flight_problem: why the flight record is not whole; None when all is well.
+    """
 
     result: RunResult
     flight: Path
     signal_number: int | None = None
+    flight_problem: str | None = None
 
 
 def run_by_id(
@@ -71,7 +79,7 @@ def run_by_id(
 
     Args:
         target: ID of the skill or agent.
-        robot: not started; it is closed, at rest, when this returns.
+        robot: not started; it is closed, at rest, when this returns or raises.
         clock: what the run is paced by.
         pool: where policies come from; stays open.
         places: where things are.
@@ -80,25 +88,49 @@ def run_by_id(
 
     Raises:
         NotRunnableError: a skill does not fit the robot.
-        BtruntimeError: an ID is unknown, a file is broken, or the flight record cannot be written.
+        BtruntimeError: an ID is unknown, a file is broken, or the flight record cannot be begun.
     """
     runtime = Runtime(robot, clock, pool)
-    # Everything that can be wrong on disk is found before the robot is touched.
-    root = _checked_tree(target, places, runtime)
-    path = new_flight_path(places.flights, target)
-    with stopping_on_signals(runtime.stop) as stopped:
+    try:
+        # Everything that can be wrong on disk is found before the robot is touched.
+        root = _checked_tree(target, places, runtime)
+        path = new_flight_path(places.flights, target)
         flight = FlightRecorder(path, {"target": target, "robot": robot.spec.name, **(header or {})})
-        result: RunResult | None = None
-        try:
-            with ExitStack() as stack:
-                stack.enter_context(runtime)
-                watchers = [flight.tick]
-                if show:
-                    watchers.append(stack.enter_context(_live_tree(runtime)).show)
-                result = runtime.run(root, watchers)
-        finally:
-            flight.close(result)
-    return Ran(result, flight.path, stopped.number)
+    except BaseException:
+        runtime.close()
+        raise
+    with stopping_on_signals(runtime.stop) as stopped:
+        result, flight_problem = _recorded_run(runtime, root, flight, show)
+    return Ran(result, flight.path, stopped.number, flight_problem)
+
+
+def _recorded_run(
+    runtime: Runtime, root: Behaviour, flight: FlightRecorder, show: bool
+) -> tuple[RunResult, str | None]:
+    """How the run ended, and what is wrong with its record."""
+    result: RunResult | None = None
+    try:
+        with ExitStack() as stack:
+            stack.enter_context(runtime)
+            watchers = [flight.tick]
+            if show:
+                watchers.append(stack.enter_context(_live_tree(runtime)).show)
+            result = runtime.run(root, watchers)
+    except BaseException as error:
+        problem = _closed(flight, result)
+        if problem is not None:
+            error.add_note(problem)
+        raise
+    return result, _closed(flight, result)
+
+
+def _closed(flight: FlightRecorder, result: RunResult | None) -> str | None:
+    """Why the record is not whole; the run it tells of has happened all the same."""
+    try:
+        flight.close(result)
+    except FlightError as error:
+        return str(error)
+    return None
 
 
 @dataclass
@@ -112,6 +144,9 @@ class Stopped:
 def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[Stopped]:
     """While the block runs, SIGINT, SIGTERM and SIGHUP call `stop` instead of ending the process.
 
+    The second one gets through, for a block that does not heed `stop`: it calls `stop` once more, puts the handlers of
+    before back, and raises KeyboardInterrupt.
+
     Outside the main thread, where Python allows no handlers, nothing is changed.
     """
     stopped = Stopped()
@@ -119,39 +154,39 @@ def stopping_on_signals(stop: Callable[[str], None]) -> Iterator[Stopped]:
         yield stopped
         return
 
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
     def handle(number: int, _: FrameType | None) -> None:
-        stopped.number = number
+        again = stopped.number is not None
+        stopped.number = stopped.number or number
+        if again:
+            restore()
         stop(f"stopped by {signal.Signals(number).name}.")
+        if again:
+            raise KeyboardInterrupt
 
     before = {number: signal.signal(number, handle) for number in STOP_SIGNALS}
     try:
         yield stopped
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore()
 
 
 def _checked_tree(target: str, places: Places, runtime: Runtime) -> Behaviour:
     """The tree of a skill or an agent; every skill in it fits the robot."""
     store, robot = SkillStore(places.skills_dir), runtime.robot.spec
-    refused: list[NotRunnableError] = []
 
     def make(skill_id: str) -> Behaviour:
         entry = store.get(skill_id)
         report = check(entry, robot)
         if not report.runnable:
             why = " ".join(report.problems)
-            refused.append(NotRunnableError(f"{report.skill} cannot run on robot {report.robot}: {why}"))
-            raise refused[0]
+            raise NotRunnableError(f"{report.skill} cannot run on robot {report.robot}: {why}")
         return build(entry, runtime.context)
 
-    try:
-        return create_root(target, _text(places.skills_dir), _text(places.agents_dir), make)
-    except BtruntimeError:
-        # The ID was understood; what else it might have named is of no interest.
-        if refused:
-            raise refused[0] from None
-        raise
+    return target_tree(target, [entry.id for entry in store.scan()], places.agents_dir, make)
 
 
 def _live_tree(runtime: Runtime) -> LiveTree:
@@ -159,7 +194,3 @@ def _live_tree(runtime: Runtime) -> LiveTree:
     from rich.console import Console
 
     return LiveTree(counts=lambda: runtime.gate.report().counts, console=Console(stderr=True, highlight=False))
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from socket import socketpair
@@ -29,6 +30,7 @@ from policies.spec import InputSpec, PolicyInput, check_input
 Factory = Callable[[], Policy]
 
 _EXIT_WAIT_S = 1.0
+_OVERDUE_S = 10.0
 _LOG_TAIL = 4096
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
@@ -60,13 +62,21 @@ class ProcessRunner:
         speed: 1.0 plays the actions at the demonstrated speed.
         threads: for torch and the like; by default half the cores, at least one.
         niceness: added to that of this process.
+        overdue_s: a forward pass that takes longer has hung; `error` says so.
 
     Raises:
         PolicyProcessError: the factory cannot be handed over, or the process cannot be started.
     """
 
     def __init__(
-        self, factory: Factory, spec: InputSpec, *, speed: float = 1.0, threads: int | None = None, niceness: int = 5
+        self,
+        factory: Factory,
+        spec: InputSpec,
+        *,
+        speed: float = 1.0,
+        threads: int | None = None,
+        niceness: int = 5,
+        overdue_s: float = _OVERDUE_S,
     ):
         self._lock = threading.Lock()
         self._spec = spec
@@ -77,6 +87,8 @@ class ProcessRunner:
         self._closed = False
         self._run = 0
         self._busy = False
+        self._busy_since_s = 0.0
+        self._overdue_s = overdue_s
         self._finished: Chunk | None = None
         self._layout = Layout(spec.state_dim, (spec.chunk_size, spec.action_dim))
         self._arrays: SharedArrays | None = None
@@ -118,6 +130,7 @@ class ProcessRunner:
                 return False
             check_input(self._spec, inputs)
             self._busy = self._hand_over(inputs)
+            self._busy_since_s = time.monotonic()
             return self._busy
 
     def poll(self, now_s: float) -> Chunk | None:
@@ -204,6 +217,8 @@ class ProcessRunner:
         code = self._process.poll()
         if code is not None and self._ended is None and (self._hung_up or not self._connection.poll(0)):
             self._ended = f"The policy process {_how(code)}{self._last_words()}."
+        if self._busy and self._ended is None and time.monotonic() - self._busy_since_s > self._overdue_s:
+            self._ended = f"The policy process gave no answer for {self._overdue_s:g} s; it is taken for dead."
 
     def _take(self, message: object) -> None:
         if isinstance(message, Ready):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import (
@@ -112,7 +113,8 @@ class LearnedExecution(_MovingExecution):
         action_dim: None for what the checkpoint gives.
         duration: seconds after which the policy is stopped.
         progress_threshold, progress_hold_ticks: the skill is done when progress is above it for so many ticks.
-        n_action_steps: actions used of each chunk; None for all that are needed.
+        n_action_steps: steps of a chunk until the policy looks again; None looks at every frame.
+        stall_s: the skill is stalled when its progress has not risen for so long; None never.
     """
 
     checkpoint: RelativePath | None = None
@@ -122,6 +124,7 @@ class LearnedExecution(_MovingExecution):
     progress_threshold: Annotated[Number, Field(ge=0)] = 0.95
     progress_hold_ticks: Annotated[Whole, Field(ge=1)] = 5
     n_action_steps: Annotated[Whole, Field(ge=1)] | None = None
+    stall_s: PositiveNumber | None = None
 
 
 class ReplayExecution(_MovingExecution):
@@ -283,8 +286,7 @@ def activate(
     checkpoint: str,
     stats_file: str,
     *,
-    action_dim: int | None = None,
-    start_pose: Sequence[float] | None = None,
+    fill: Mapping[str, Any] = MappingProxyType({}),
 ) -> SkillMetadata:
     """Switch a learned skill to the checkpoint of a run.
 
@@ -293,8 +295,8 @@ def activate(
         run_id: name of the run's directory.
         checkpoint: relative to the run's directory.
         stats_file: relative to the run's directory.
-        action_dim: written only where the file has none; what a person set stays.
-        start_pose: rad, one number per joint; written only where the file has none.
+        fill: fields of `execution` that are written only where the file has none (null or missing); what a person
+            set stays. None is for nothing to fill in.
 
     Raises:
         MetadataError: the skill is not a learned one, a file is missing, or the metadata cannot be read.
@@ -306,14 +308,16 @@ def activate(
     for field, name in files.items():
         if not confined(run_dir, name, what=f"{path}: {field} of run {run_id}").is_file():
             raise MetadataError(f"{path}: run {run_id} has no {field} {name}. Download the run again.")
-    fill = {"action_dim": action_dim, "start_pose": None if start_pose is None else tuple(map(float, start_pose))}
 
     def switched(metadata: SkillMetadata) -> SkillMetadata:
         if not isinstance(metadata.execution, LearnedExecution):
             raise MetadataError(f"{path}: type is {metadata.type!r}, expected 'learned': only those have checkpoints.")
+        known = metadata.execution
+        # An empty pose is None, too, although the file has one.
+        free = {field for field in fill if field not in known.model_fields_set or getattr(known, field) is None}
         update: dict[str, Any] = {field: f"{run_id}/{name}" for field, name in files.items()}
-        update |= {field: value for field, value in fill.items() if getattr(metadata.execution, field) is None}
-        return metadata.model_copy(update={"execution": metadata.execution.model_copy(update=update)})
+        update |= {field: value for field, value in fill.items() if field in free and value is not None}
+        return metadata.model_copy(update={"execution": known.model_copy(update=update)})
 
     return update_metadata(path, switched)
 

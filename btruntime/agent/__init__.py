@@ -10,6 +10,7 @@ from btruntime.agent.discovery import (
     discover,
     find,
 )
+from btruntime.agent.target import TargetError, find_target, target_tree
 from btruntime.agent.tree import (
     AgentTreeError,
     BuildSkill,
@@ -30,12 +31,15 @@ __all__ = [
     "BuildSkill",
     "SkillNotListedError",
     "SkillSet",
+    "TargetError",
     "UnknownAgentError",
     "compose",
     "default_agents_dir",
     "discover",
     "drawing_builder",
     "find",
+    "find_target",
     "listed_skills",
     "name_uniquely",
+    "target_tree",
 ]

@@ -74,7 +74,7 @@ def find(query: str, entries: Sequence[AgentEntry]) -> AgentEntry:
         UnknownAgentError: there is none; the error lists those there are.
         AgentFileError: there is one, and it has a problem.
     """
-    found = [entry for entry in entries if _key(entry.id) == _key(query)]
+    found = named(query, entries)
     if not found:
         known = ", ".join(entry.id for entry in entries if entry.problem is None) or "none"
         broken = "".join(f"\nNot usable: {entry.problem}" for entry in entries if entry.problem is not None)
@@ -83,6 +83,11 @@ def find(query: str, entries: Sequence[AgentEntry]) -> AgentEntry:
     if not usable:
         raise AgentFileError(f"agent {found[0].id!r} cannot be used: {found[0].problem}")
     return usable[0]
+
+
+def named(query: str, entries: Sequence[AgentEntry]) -> list[AgentEntry]:
+    """The entries with that id, `-` and `_` being equal, those with a problem too."""
+    return [entry for entry in entries if _key(entry.id) == _key(query)]
 
 
 class AgentFiles:

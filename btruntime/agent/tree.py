@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from btruntime.agent.blame import located
 from foundation.errors import BtruntimeError
+from skills.ids import SkillId
 
 if TYPE_CHECKING:
     from py_trees.behaviour import Behaviour
@@ -60,18 +61,20 @@ class SkillSet(Mapping[str, "Behaviour"]):
                 f"skill {skill_id!r} is not among those that get_skills() lists: {', '.join(self._listed) or 'none'}. "
                 "List it there, or use one of these."
             )
-        if len({_parts(each) for each in found}) > 1:
+        if len({_key(each) for each in found}) > 1:
             raise SkillNotListedError(f"skill {skill_id!r} is ambiguous here: {', '.join(found)}. Write one of these.")
         return skill_id if "/" in skill_id else found[0]
 
 
-def _parts(skill_id: str) -> tuple[str, str]:
-    source, _, name = skill_id.rpartition("/")
-    return {"innate-os": "builtin"}.get(source, source), name.replace("-", "_")
+def _key(skill_id: str) -> tuple[str, str]:
+    """Equal for IDs that name the same skill; the namespace is empty where none is stated."""
+    if "/" in skill_id:
+        return SkillId.parse(skill_id).key
+    return "", SkillId("local", skill_id.strip()).key[1]
 
 
 def _same_skill(first: str, second: str) -> bool:
-    (source, name), (other_source, other_name) = _parts(first), _parts(second)
+    (source, name), (other_source, other_name) = _key(first), _key(second)
     return name == other_name and (source == other_source or not source or not other_source)
 
 

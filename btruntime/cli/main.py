@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
+from btruntime.cli.output import tell
 from foundation.errors import BtruntimeError
 
 COMMANDS: Mapping[str, str] = {
@@ -23,7 +24,7 @@ COMMANDS: Mapping[str, str] = {
     "tree": "draw the behaviour tree of a skill or an agent",
     "run": "run a skill or an agent",
     "record": "record demonstrations",
-    "dataset": "list the episodes of a skill",
+    "dataset": "list, check or recover the episodes of a skill",
     "train": "train a policy, list runs, activate one",
     "evaluate": "success of a skill in fresh simulated scenes",
     "flight": "what a run did, tick by tick",
@@ -87,12 +88,17 @@ def _guarded(command: Command, args: argparse.Namespace) -> int:
     try:
         return command.run(args)
     except BtruntimeError as error:
-        print(f"btruntime: {error}", file=sys.stderr)
+        tell(f"btruntime: {error}")
         return 1
     except KeyboardInterrupt:
-        print("btruntime: interrupted.", file=sys.stderr)
+        tell("btruntime: interrupted.")
         return 130
     except BrokenPipeError:
         # Whoever read our output has gone; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # What no command foresaw: a directory that cannot be made, a disk that is full.
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        tell(f"btruntime: {where}{error.strerror or error}.")
+        return 1

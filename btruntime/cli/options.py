@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +49,16 @@ def store_of(args: argparse.Namespace) -> SkillStore:
     return SkillStore(args.skills_dir)
 
 
-def print_json(result: Mapping[str, object]) -> None:
-    """One JSON object on a line of its own."""
-    print(json.dumps(result, allow_nan=False, default=str))
+def whole(minimum: int) -> Callable[[str], int]:
+    """An argument's type: a whole number that is not below `minimum`."""
+
+    def parsed(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = minimum - 1
+        if number < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {minimum} or more")
+        return number
+
+    return parsed

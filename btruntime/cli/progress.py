@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from btruntime.cli.output import say
+from btruntime.view.plain import plain
+
 
 class Progress(Protocol):
     """One job of known length."""
@@ -56,7 +59,7 @@ class _Bar:
 
     def reach(self, done: float, note: str = "") -> None:
         self._done = done
-        self._shown.update(self._task, completed=done, note=note)
+        self._shown.update(self._task, completed=done, note=plain(note))
 
 
 class _Lines:
@@ -86,4 +89,4 @@ class _Lines:
         elapsed_s = self._said_s - self._began_s
         # A total of 1 is a job that is measured as a share.
         done = f"{self._done:.0%}" if self._total == 1 else f"{self._done:g} of {self._total:g}"
-        print(f"   {self._title}: {done}, {elapsed_s:.0f} s{note}", file=sys.stderr, flush=True)
+        say(f"   {self._title}: {done}, {elapsed_s:.0f} s{note}", file=sys.stderr)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from btruntime.evaluate import Contender, Job, Rate95, evaluate, fresh_seeds, tally
+from btruntime.evaluate import Contender, EvaluationStoppedError, Job, Rate95, evaluate, fresh_seeds, tally
 from btruntime.events import RunResult
 from btruntime.record.config import RecorderConfig
 from btruntime.record.recorder import Recorded
@@ -38,8 +38,6 @@ RUN_ID = "1"
 # Demonstrations, fresh scenes and the real-time run draw their scenes from ranges that cannot meet.
 _DEMONSTRATION_SEEDS, _FRESH_SEEDS, _LIVE_SEEDS = 0, 500_000_000, 900_000_000
 _SEEDS_PER_DEMO = 1_000
-# 0.8 s. Looking again at every frame gets stuck where the demonstrations paused.
-_ACTION_STEPS = 12
 _HAND_OVER_POSE = (1.2, 0.1, 0.6, 0.4, 0.0)
 _GRIP_CLOSED_RAD, _GRIP_OPEN_RAD = 0.15, 0.7
 _AGENT_FILE = '''"""Picks up the cube, hands it over, and waves."""
@@ -101,7 +99,8 @@ class DemoConfig:
     Attributes:
         directory: gets `skills/`, `agents/` and `flights/`; must not hold another demo.
         preset: of the trainer.
-        needed, yardstick_limit: fewest successes of the skill, most of a yardstick, out of `scenes` and out of 20.
+        needed: fewest successes of the skill, out of `scenes`.
+        yardstick_share: largest share of `scenes` in which a yardstick may succeed.
     """
 
     directory: Path
@@ -286,7 +285,6 @@ def _train(config: DemoConfig, store: SkillStore, screen: Screen) -> None:
     update_metadata(
         entry.path / METADATA_NAME,
         guidelines="Pick up the cube in front of the arm and lift it.",
-        execution={"duration": 8.0, "n_action_steps": _ACTION_STEPS},
     )
     activate_run(entry.path, RUN_ID)
     screen.say(f"run {RUN_ID} is in {directory}, activated in {entry.path / METADATA_NAME}")
@@ -302,6 +300,8 @@ def _run(config: DemoConfig, task: PickTask, spec: RobotSpec, places: Places, sc
         pool.close()
     if ran.signal_number is not None:
         raise DemoStoppedError(f"{ran.result.reason} The flight record is {ran.flight}.", ran.signal_number)
+    if ran.flight_problem is not None:
+        screen.say(f"warning: {ran.flight_problem}")
     screen.say(f"{ran.result.outcome}: {ran.result.reason}" if ran.result.reason else str(ran.result.outcome))
     return ran
 
@@ -313,11 +313,19 @@ def _evaluate(
     seeds = tuple(fresh_seeds(first, config.scenes, used))
     entry = store.get(SKILL_NAME.replace(" ", "-").lower())
     job = Job(store.user_dir, str(entry.id), spec, task)
-    with screen.bar("evaluating", config.scenes * len(Contender)) as bar:
-        done = [0]
 
-        def advance(result: object) -> None:
-            done[0] += 1
-            bar.reach(done[0])
+    def end(reason: str) -> None:
+        raise EvaluationStoppedError(reason)
 
-        return tally(evaluate(job, seeds, progress=advance))
+    with stopping_on_signals(end) as stopped:
+        try:
+            with screen.bar("evaluating", config.scenes * len(Contender)) as bar:
+                done = [0]
+
+                def advance(result: object) -> None:
+                    done[0] += 1
+                    bar.reach(done[0])
+
+                return tally(evaluate(job, seeds, progress=advance))
+        except EvaluationStoppedError as error:
+            raise DemoStoppedError(str(error), stopped.number or 0) from error

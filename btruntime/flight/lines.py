@@ -77,7 +77,7 @@ class Lines:
             "lateness_s": round(record.lateness_s, _DECIMALS),
             "work_s": round(record.work_s, _DECIMALS),
             "ages": {sensor: round(age, _DECIMALS) for sensor, age in record.ages.items()},
-            "asked": _rounded(record.asked),
+            "asked": _rounded_by_name(record.asked),
             "sent": _rounded(record.sent),
             "holding": record.holding,
             "states": self._states(record.tree),
@@ -142,6 +142,10 @@ def _finite(value: object, pointer: str, notes: dict[str, str]) -> object:
 def _fields(instance: object) -> _Object:
     """One level of a dataclass; `dataclasses.asdict` would deep-copy, which a read-only mapping refuses."""
     return {field.name: getattr(instance, field.name) for field in fields(instance)}  # type: ignore[arg-type]
+
+
+def _rounded_by_name(numbers: Mapping[str, float] | None) -> _Object | None:
+    return None if numbers is None else {name: round(number, _DECIMALS) for name, number in numbers.items()}
 
 
 def _rounded(values: tuple[float, ...] | None) -> list[float] | None:

@@ -230,7 +230,7 @@ class _Log:
                 time_s=line["time_s"],
                 tree=self.tree,
                 ages=line["ages"],
-                asked=_values(line.get("asked")),
+                asked=line.get("asked"),
                 sent=_values(line.get("sent")),
                 lateness_s=line["lateness_s"],
                 work_s=line["work_s"],

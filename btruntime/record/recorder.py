@@ -66,11 +66,12 @@ class Recorder:
         config: RecorderConfig,
         *,
         software: str,
+        scene_seed: int | None = None,
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ):
         self.config = config
         self._robot, self._clock, self._gate, self._data_dir = robot, clock, gate, data_dir
-        self._software, self._utc_now = software, utc_now
+        self._software, self._scene_seed, self._utc_now = software, scene_seed, utc_now
         self._cameras = config.cameras if config.cameras is not None else robot.spec.camera_names
         self._action_spec = robot.spec.action_spec(base=config.base, progress=config.base)
         self._writer: EpisodeWriter | None = None
@@ -256,6 +257,7 @@ class Recorder:
             source="teleop",
             software=self._software,
             start_utc=self._utc_now(),
+            scene_seed=self._scene_seed,
         )
 
     def _action(self, sample: LeaderSample) -> Array:

@@ -77,7 +77,7 @@ def _demonstration(
         robot.start()
         gate.start()
         clock.sleep_until(_SETTLE_S)
-        recorder = Recorder(robot, clock, gate, data_dir, config, software=software)
+        recorder = Recorder(robot, clock, gate, data_dir, config, software=software, scene_seed=seed)
         stack.callback(recorder.close)
         recorder.record(task.leader(robot, seed=seed), cancelled=cancelled)
         if task.succeeded(robot) and not cancelled():

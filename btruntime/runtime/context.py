@@ -21,12 +21,12 @@ class RobotContext:
     """The runtime's side of a skill context. Its thread sets `observation` before each tick.
 
     Attributes:
-        asked: the last command of this tick, for the flight record.
+        asked: what was asked for in this tick, by the names of the action dimensions, for the flight record.
     """
 
     def __init__(self, spec: RobotSpec, clock: Clock, gate: MotionGate, pool: PolicyPool, executor: Executor | None):
         self.spec, self.clock, self.gate = spec, clock, gate
-        self.asked: Command | None = None
+        self.asked: dict[str, float] = {}
         self._pool, self._executor = pool, executor
         self._observation: Observation | None = None
 
@@ -38,7 +38,7 @@ class RobotContext:
 
     def begin_tick(self, observation: Observation) -> None:
         """A new tick begins with this snapshot."""
-        self._observation, self.asked = observation, None
+        self._observation, self.asked = observation, {}
 
     def policy(self, checkpoint: Path) -> Future[PolicyRunner]:
         """The policy of a checkpoint file; starting it happens off this thread."""
@@ -57,5 +57,6 @@ class RobotContext:
 
     def submit(self, lease: Lease, command: Command) -> Submitted:
         """Ask the motion gate, and remember what was asked."""
-        self.asked = command
-        return self.gate.submit(lease, command)
+        submitted = self.gate.submit(lease, command)
+        self.asked.update(zip(command.spec.names, command.action.tolist(), strict=True))
+        return submitted

@@ -60,11 +60,15 @@ class Runtime:
         self.close()
 
     def close(self) -> None:
-        """Bring the robot to rest and let go of it. Idempotent."""
-        self.gate.close()
-        self.robot.close()
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        """Bring the robot to rest and let go of it, whatever goes wrong on the way. Idempotent."""
+        try:
+            self.gate.close()
+        finally:
+            try:
+                self.robot.close()
+            finally:
+                if self._executor is not None:
+                    self._executor.shutdown(wait=False, cancel_futures=True)
 
     def stop(self, reason: str) -> None:
         """Stop now: latches in the motion gate, which brings the robot to rest without waiting for a tick.
@@ -146,14 +150,14 @@ class Runtime:
 
     def _record(self, tree: TreeSnapshot, began_s: float, lateness_s: float) -> TickRecord:
         observation, report = self.context.observation, self.gate.report()
-        sensors = ("joints", *self.robot.spec.camera_names)
-        asked = self.context.asked
+        base = () if self.robot.spec.base is None else ("base",)
+        sensors = ("joints", *base, *self.robot.spec.camera_names)
         return TickRecord(
             tick=tree.tick,
             time_s=began_s,
             tree=tree,
             ages=MappingProxyType({sensor: observation.age_s(sensor, began_s) for sensor in sensors}),
-            asked=None if asked is None else tuple(asked.action.tolist()),
+            asked=MappingProxyType(self.context.asked) if self.context.asked else None,
             sent=None if report.setpoint is None else setpoint_values(report.setpoint),
             lateness_s=lateness_s,
             work_s=self.clock.now() - began_s,

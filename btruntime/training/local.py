@@ -37,7 +37,7 @@ def train_locally(
     skill_dir: Path,
     run_id: str,
     *,
-    preset: str,
+    preset: str | None = None,
     assignments: Sequence[str] = (),
     resume: bool = False,
     skip_broken: bool = False,
@@ -48,7 +48,7 @@ def train_locally(
     Args:
         skill_dir: has its episodes in `data/`.
         run_id: a new name, or that of a run to resume.
-        preset: hyperparameters to start from.
+        preset: hyperparameters to start from; None for the default ones, or those of the run to resume.
         assignments: hyperparameters to change, see `btruntime.training.trainer.config.make_config`.
         resume: continue an interrupted run.
         skip_broken: leave out episodes that cannot be read.
@@ -59,7 +59,7 @@ def train_locally(
         TrainingStoppedError: Ctrl-C or SIGTERM; the trainer has saved its state.
     """
     command = [sys.executable, "-m", "btruntime.training.trainer", "--skill-dir", str(skill_dir), "--run-id", run_id]
-    command += ["--preset", preset]
+    command += ["--preset", preset] if preset is not None else []
     for assignment in assignments:
         command += ["--set", assignment]
     command += ["--resume"] * resume + ["--skip-broken"] * skip_broken
@@ -96,20 +96,29 @@ def train_locally(
 def activate_run(skill_dir: Path, run_id: str) -> SkillMetadata:
     """Switch a learned skill to a run: its best checkpoint, or the newest where none is named.
 
+    What the run suggests for `execution` (start pose, duration, ...) is written where nobody has set it.
+
     Raises:
         ManifestError: the run's description is missing or malformed, or lists no checkpoint.
         MetadataError: see `skills.metadata.activate`.
     """
     manifest = read_run(skill_dir / run_id)
-    pose = manifest.metrics.get("start_pose")
     return activate(
         skill_dir,
         run_id,
         chosen_checkpoint(manifest, run_id),
         STATISTICS_FILE,
-        action_dim=manifest.input_spec.action_dim,
-        start_pose=pose if isinstance(pose, list) else None,
+        fill={"action_dim": manifest.input_spec.action_dim} | _suggested(manifest.metrics),
     )
+
+
+def _suggested(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run suggests for `execution`; runs of other trainers suggest less."""
+    execution = metrics.get("execution")
+    suggested = {"start_pose": metrics.get("start_pose")}
+    if isinstance(execution, dict):
+        suggested |= {name: execution.get(name) for name in ("duration", "n_action_steps")}
+    return suggested
 
 
 def chosen_checkpoint(manifest: RunManifest, run_id: str) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from btruntime.events import NodeSnapshot, TreeSnapshot
 from btruntime.view.palette import PALETTE
-from btruntime.view.rows import kind_sign, plain
+from btruntime.view.plain import plain
+from btruntime.view.rows import kind_sign
 
 
 def dot(snapshot: TreeSnapshot) -> str:

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from btruntime.events import NodeStatus, TickRecord
-from btruntime.view.rows import ASCII, UNICODE, Row, Signs, plain, rows
+from btruntime.view.plain import plain
+from btruntime.view.rows import ASCII, UNICODE, Row, Signs, rows
 from btruntime.view.unicode import parts
 
 if TYPE_CHECKING:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from btruntime.events import NodeSnapshot, NodeStatus, NodeType, TreeSnapshot
-
-_JOINERS = "\u200c\u200d"  # parts of ordinary words and emoji, harmless alone
-_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+from btruntime.view.plain import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,28 +94,3 @@ def kind_sign(node: NodeSnapshot, signs: Signs = UNICODE) -> str:
     if node.type is NodeType.DECORATOR:
         return f"{sign} {plain(node.class_name, ascii=signs is ASCII)}"
     return f"{sign}*" if node.memory else sign
-
-
-def plain(text: str, *, ascii: bool = False) -> str:
-    """`text` in one line, without anything that a terminal, or a reader's eye, would take for something else.
-
-    Control characters (escape sequences start with one), overriding text directions, invisible characters and lone
-    surrogates become a replacement character; line breaks and tabs become spaces.
-
-    Args:
-        text: names and feedback may come from anywhere.
-        ascii: replace all that is not ASCII, too.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    mark = "?" if ascii else "\ufffd"
-    safe = "".join(_safe(char, mark) for char in text)
-    return safe.encode("ascii", "replace").decode("ascii") if ascii else safe
-
-
-def _safe(char: str, mark: str) -> str:
-    if char in "\n\r\t\u2028\u2029":
-        return " "
-    if char not in _JOINERS and unicodedata.category(char) in _UNSAFE:
-        return mark
-    return char

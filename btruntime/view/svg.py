@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from btruntime.events import NodeSnapshot, NodeStatus, TreeSnapshot
 from btruntime.view.layout import Box, layout
 from btruntime.view.palette import PALETTE
-from btruntime.view.rows import kind_sign, plain
+from btruntime.view.plain import plain
+from btruntime.view.rows import kind_sign
 
 _MARGIN = 16.0
 _NAME_SIZE, _SMALL_SIZE = 13.0, 11.0

@@ -252,10 +252,11 @@ class MotionGate:
         """The newest observation, with (J,) joint positions (NaN where none), or what is wrong with it."""
         try:
             observation = self._robot.read()
+            shape = np.shape(observation.qpos)
         except Exception as error:  # noqa: BLE001 - a driver's bug must not end the control loop
             return None, f"The robot {self._spec.name} does not answer: {error}"
-        if np.shape(observation.qpos) != (len(self._spec.joints),):
-            count, shape = len(self._spec.joints), np.shape(observation.qpos)
+        if shape != (len(self._spec.joints),):
+            count = len(self._spec.joints)
             return None, f"The robot {self._spec.name} reads joint positions {shape}, its spec says ({count},)."
         return observation, None
 

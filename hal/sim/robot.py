@@ -69,7 +69,9 @@ class SimRobot:
         self._camera_delay_s = camera_delay_s
         self._lock = threading.Lock()
         self._tasks: list[Periodic] = []
-        self._seed, self._noise_level = seed, float("nan")
+        self._pending: list[Fault] = []
+        self._seed, self._noise_level = seed, 0.0
+        self._noise: Mapping[str, NDArray[np.int8]] = {}
         self._rng = np.random.default_rng(seed)
         self.reset(scene or SceneSpec())
 
@@ -82,9 +84,6 @@ class SimRobot:
             self._qvel = np.zeros(_ARM_JOINTS)
             self._target = self._qpos.copy()
             self._base_pose, self._base_velocity, self._base_target = np.zeros(3), np.zeros(2), np.zeros(2)
-            if scene.look.noise != self._noise_level:
-                self._noise_level = scene.look.noise
-                self._noise = _noise_bank(self._seed, self.spec.cameras, self._noise_level)
             now_s = self._clock.now()
             self._frames: dict[str, _Line[Frame]] = {c.name: _Line() for c in self.spec.cameras}
             self._states: _Line[_State] = _Line()
@@ -92,19 +91,24 @@ class SimRobot:
             self._base_s = now_s
 
     def inject(self, fault: Fault) -> None:
-        """Let a fault begin.
+        """Let a fault begin, `fault.at_s` from now; before `start`, from the start on.
 
         Raises:
             SpecError: it names a camera that the robot does not have.
         """
         if fault.camera is not None:
             self.spec.camera(fault.camera)
-        self.faults.inject(fault, self._clock.now())
+        if self._tasks:
+            self.faults.inject(fault, self._clock.now())
+        else:
+            self._pending.append(fault)
 
     def start(self) -> None:
         """Let physics and cameras run."""
         if self._tasks:
             return
+        while self._pending:
+            self.faults.inject(self._pending.pop(), self._clock.now())
         period_s = 1.0 / self.spec.control_rate_hz
         self._tasks.append(self._clock.every(period_s, lambda: self._step(period_s), name="sim physics"))
         for camera in self.spec.cameras:
@@ -155,7 +159,7 @@ class SimRobot:
             look, shift = self.scene.spec.look, self._rng.integers(0, 64, size=2)
         rotation, origin = arm.rotation_z(base[2]), np.array([base[0], base[1], 0.0])
         view = self._viewpoint(camera, pose, rotation, origin)
-        noise = np.roll(self._noise[camera.name], shift, axis=(0, 1)) if look.noise else None
+        noise = np.roll(self._noise_of(look.noise)[camera.name], shift, axis=(0, 1)) if look.noise else None
         solids = _robot_solids(pose, rotation, origin) + [
             Solid(arm.rotation_z(b.yaw_rad), np.array(b.centre), np.array(b.size) / 2, np.array(b.colour), shadow=True)
             for b in boxes
@@ -163,6 +167,13 @@ class SimRobot:
         rgb = render(view, solids, look, noise)
         rgb.setflags(write=False)
         return Frame(rgb, self._clock.now())
+
+    def _noise_of(self, level: float) -> Mapping[str, NDArray[np.int8]]:
+        """Noise by camera, drawn when the first picture needs it: a robot that is only asked for its spec has none."""
+        if level != self._noise_level:
+            self._noise = _noise_bank(self._seed, self.spec.cameras, level)
+            self._noise_level = level
+        return self._noise
 
     def _viewpoint(self, camera: CameraSpec, pose: arm.ArmPose, rotation: Array, origin: Array) -> Viewpoint:
         """The first camera of the spec is on the head; every other one is on the wrist."""

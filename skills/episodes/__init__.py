@@ -9,8 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from skills.episodes.checking import check_episodes
     from skills.episodes.header import CameraShape, EpisodeError, EpisodeHeader, EpisodeStep
-    from skills.episodes.index import EpisodeSummary, list_episodes, rebuild_index, set_labels
+    from skills.episodes.index import EpisodeSummary, list_episodes, rebuild_index, recorded_seeds, set_labels
     from skills.episodes.labels import EpisodeLabels, Outcome
     from skills.episodes.progress import fill_progress
     from skills.episodes.reader import Episode
@@ -31,9 +32,11 @@ _HOME = {
     "Outcome": "labels",
     "Recovered": "recovery",
     "StepError": "writer",
+    "check_episodes": "checking",
     "fill_progress": "progress",
     "list_episodes": "index",
     "rebuild_index": "index",
+    "recorded_seeds": "index",
     "recover": "recovery",
     "set_labels": "index",
 }
@@ -52,9 +55,11 @@ __all__ = [
     "Outcome",
     "Recovered",
     "StepError",
+    "check_episodes",
     "fill_progress",
     "list_episodes",
     "rebuild_index",
+    "recorded_seeds",
     "recover",
     "set_labels",
 ]

@@ -17,6 +17,7 @@ from hal.types import ActionSpec, Array, Image, Name, Positive
 
 SCHEMA = 1
 ATTRIBUTES = ("robot", "data_frequency", "colour", "joint_names", "action", "start_utc", "source", "software")
+OPTIONAL_ATTRIBUTES = ("scene_seed",)
 ODOMETRY_SIZE = 5
 BASE_VELOCITY_SIZE = 2
 
@@ -44,6 +45,7 @@ class EpisodeHeader(BaseModel):
         action: what each of the A numbers of an action means.
         has_base: the episode holds `cmd_vel` and `odom`.
         software: name and version of the program that recorded.
+        scene_seed: of the simulated scene; None where there was none, or it is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -57,6 +59,7 @@ class EpisodeHeader(BaseModel):
     source: Source = "teleop"
     software: str
     start_utc: AwareDatetime
+    scene_seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
 
     @model_validator(mode="after")
     def _unique_names(self) -> EpisodeHeader:
@@ -71,7 +74,8 @@ class EpisodeHeader(BaseModel):
 
     def to_attributes(self) -> dict[str, object]:
         """The root attributes of the HDF5 file, cameras excepted: those are named by their datasets."""
-        return {
+        seed: dict[str, object] = {} if self.scene_seed is None else {"scene_seed": self.scene_seed}
+        return seed | {
             "schema": SCHEMA,
             "robot": self.robot,
             "data_frequency": self.data_frequency_hz,
@@ -102,11 +106,11 @@ class EpisodeHeader(BaseModel):
         if missing:
             raise EpisodeError(
                 f"{where}: root attribute {', '.join(missing)} missing, expected {', '.join(ATTRIBUTES)}. "
-                f"If another program wrote this file, import it instead of copying it here."
+                f"If another program wrote this file, remove it from here."
             )
         if attributes["colour"] != "rgb":
             raise EpisodeError(
-                f"{where}: attribute colour is {attributes['colour']!r}, expected 'rgb'. Import the file."
+                f"{where}: attribute colour is {attributes['colour']!r}, expected 'rgb'. Convert it, or remove it."
             )
         try:
             return cls.model_validate(
@@ -120,16 +124,19 @@ class EpisodeHeader(BaseModel):
                     "source": attributes["source"],
                     "software": attributes["software"],
                     "start_utc": attributes["start_utc"],
+                    "scene_seed": _plain(attributes.get("scene_seed")),
                 }
             )
         except json.JSONDecodeError as error:
-            raise EpisodeError(f"{where}: root attribute action is not JSON: {error}. Import the file.") from error
+            raise EpisodeError(
+                f"{where}: root attribute action is not JSON: {error}. The file was altered; remove it."
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
             field_name = ".".join(str(part) for part in first["loc"]) or "header"
             raise EpisodeError(
                 f"{where}: root attribute for {field_name} is {first['input']!r}: {first['msg']}. "
-                f"The file was altered or written by another program; import it."
+                f"The file was altered or written by another program; remove it."
             ) from error
 
 
@@ -207,6 +214,11 @@ def columns(header: EpisodeHeader) -> Iterator[Column]:
     if header.has_base:
         yield Column("cmd_vel", (BASE_VELOCITY_SIZE,), "float64")
         yield Column("odom", (ODOMETRY_SIZE,), "float64")
+
+
+def _plain(value: object) -> object:
+    """A NumPy scalar as Python's; anything else as it is."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def utc_text(moment: datetime) -> str:

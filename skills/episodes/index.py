@@ -26,7 +26,7 @@ INDEX_NAME = "dataset_metadata.json"
 INDEX_SCHEMA = 1
 _MAX_BYTES = 64 << 20
 _ATTEMPTS = 100
-_REMEDY = "Run the index rebuild; it keeps a copy of this file."
+_REMEDY = 'Run "btruntime dataset check" on the skill; it rebuilds the index and keeps a copy of this file.'
 
 
 class EpisodeIndexError(BtruntimeError):
@@ -41,6 +41,7 @@ class EpisodeSummary(BaseModel):
         start_timestamp, end_timestamp: ISO-8601 with Z; as found, for recordings of the reference robot.
         sha256: of the `.h5`; None until it was computed.
         video_files: the mp4 files beside it, sorted by name.
+        scene_seed: of the simulated scene; None where there was none, or it is not known.
         problem: why the episode cannot be used; then the numbers are 0.
     """
 
@@ -63,6 +64,7 @@ class EpisodeSummary(BaseModel):
     size_bytes: int = 0
     mtime_ns: int = 0
     video_files: tuple[str, ...] = ()
+    scene_seed: int | None = None
     problem: str | None = None
 
 
@@ -76,6 +78,11 @@ def list_episodes(data_dir: Path) -> list[EpisodeSummary]:
     except EpisodeIndexError:
         known = {}
     return _summaries(data_dir, known, hashed=lambda _: False)
+
+
+def recorded_seeds(data_dir: Path) -> frozenset[int]:
+    """Seeds of the simulated scenes that the episodes show. Empty where the directory does not exist."""
+    return frozenset(each.scene_seed for each in list_episodes(data_dir) if each.scene_seed is not None)
 
 
 def rebuild_index(data_dir: Path) -> list[EpisodeSummary]:
@@ -146,7 +153,7 @@ def _document(
         if summary.problem is None:
             entries.append(entry | summary.model_dump(mode="json", exclude={"problem"}))
         elif entry:
-            entries.append(entry)
+            entries.append(entry | {"file_name": summary.file_name})
     dataset_type = "h5" if all(summary.has_images for summary in usable) else "h264"
     frequency = next((s.data_frequency for s in usable if s.data_frequency is not None), None)
     return previous | {
@@ -173,7 +180,7 @@ def _summary(
     path: Path, number: int, entry: dict[str, Any] | None, videos: tuple[str, ...], *, hashed: bool
 ) -> EpisodeSummary:
     try:
-        summary = _believed(path, entry) or _read_summary(path, number)
+        summary = _believed(path, number, entry) or _read_summary(path, number)
         labels = load_labels(path)
     except (EpisodeError, OSError) as error:
         return EpisodeSummary(episode_id=number, file_name=path.name, problem=str(error))
@@ -183,13 +190,13 @@ def _summary(
     return summary.model_copy(update=update)
 
 
-def _believed(path: Path, entry: dict[str, Any] | None) -> EpisodeSummary | None:
-    """The entry as it stands, if it was made from this very file."""
+def _believed(path: Path, number: int, entry: dict[str, Any] | None) -> EpisodeSummary | None:
+    """The entry as it stands, if it was made from this very file; its number and name are the file's."""
     stat = path.stat()
     if entry is None or entry.get("size_bytes") != stat.st_size or entry.get("mtime_ns") != stat.st_mtime_ns:
         return None
     try:
-        return EpisodeSummary.model_validate(entry)
+        return EpisodeSummary.model_validate(entry | {"episode_id": number, "file_name": path.name})
     except ValidationError:
         return None
 
@@ -208,6 +215,7 @@ def _read_summary(path: Path, number: int) -> EpisodeSummary:
             source=episode.header.source,
             recovered=episode.recovered,
             has_images=episode.has_images,
+            scene_seed=episode.header.scene_seed,
             size_bytes=stat.st_size,
             mtime_ns=stat.st_mtime_ns,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from hal.types import Array, Image
 from skills.episodes.header import (
     ATTRIBUTES,
+    OPTIONAL_ATTRIBUTES,
     SCHEMA,
     CameraShape,
     Column,
@@ -30,7 +32,12 @@ from skills.episodes.header import (
 from skills.episodes.naming import episode_number
 
 _CHECK = 'Run "btruntime dataset check" on the skill.'
-_FOREIGN = "This is a recording of another program (ALOHA or the reference robot): import it first."
+_FOREIGN = "This is a recording of another program (ALOHA or the reference robot), which cannot be read here."
+_MAX_STEPS = 1_000_000
+# A frame of the largest size allowed is one chunk.
+_MAX_CHUNK_BYTES = 8192 * 8192 * 3
+# The most that deflate can make of a byte.
+_MAX_EXPANSION = 1032
 
 
 class Episode:
@@ -210,13 +217,13 @@ class Episode:
         if not h5py.is_hdf5(self.path):
             return "not an HDF5 file. Does it belong in this directory?"
         if "already open for write" in str(error):
-            return "still being written, or the writer was killed. Recover the recordings of this skill."
+            return 'still being written, or the writer was killed. Run "btruntime dataset recover" on the skill.'
         return f"cannot be opened: {error}. {_CHECK}"
 
     def _read_header(self) -> EpisodeHeader:
         found = self._file.attrs
         if "schema" not in found:
-            foreign = "observations" in self._file or "action" in self._file
+            foreign = self._has("observations") or self._has("action")
             raise EpisodeError(
                 f"{self.path}: root attribute schema missing, expected {SCHEMA}. {_FOREIGN if foreign else _CHECK}"
             )
@@ -225,15 +232,15 @@ class Episode:
                 f"{self.path}: schema {found['schema']}, this btruntime reads {SCHEMA}. Update btruntime to read it."
             )
         # Only these: a kill while an episode is finished may leave a later one unreadable.
-        attributes = {name: found[name] for name in ATTRIBUTES if name in found}
+        attributes = {name: found[name] for name in (*ATTRIBUTES, *OPTIONAL_ATTRIBUTES) if name in found}
         return EpisodeHeader.from_attributes(
-            attributes, cameras=self._cameras(), has_base="cmd_vel" in self._file, where=str(self.path)
+            attributes, cameras=self._cameras(), has_base=self._has("cmd_vel"), where=str(self.path)
         )
 
     def _cameras(self) -> tuple[CameraShape, ...]:
-        images = self._file.get("images")
-        if images is None:
+        if not self._has("images"):
             return ()
+        images = self._file["images"]
         if not isinstance(images, h5py.Group):
             raise EpisodeError(f"{self.path}: images is a dataset, expected one dataset per camera in it. {_CHECK}")
         shapes = {name: self._dataset(image_path(name)).shape for name in images}
@@ -249,6 +256,7 @@ class Episode:
         committed = int(self._dataset("committed")[0])
         if self._recording:
             lengths = {path: min(length, committed) for path, length in lengths.items()}
+        self._refuse_impossible_sizes(lengths)
         lengths["committed"] = committed
         expected = lengths["action"]
         for path, length in lengths.items():
@@ -269,10 +277,55 @@ class Episode:
             )
         return int(dataset.shape[0])
 
+    def _refuse_impossible_sizes(self, lengths: Mapping[str, int]) -> None:
+        """Refuse what the file's bytes cannot hold: reading it would fill the memory with nothing."""
+        size = self.path.stat().st_size
+        for path, length in lengths.items():
+            dataset = self._dataset(path)
+            row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
+            room = size * (_MAX_EXPANSION if dataset.id.get_create_plist().get_nfilters() else 1)
+            if length > _MAX_STEPS or length * row_bytes > room:
+                raise EpisodeError(
+                    f"{self.path}: {path} claims {length} steps of {row_bytes} bytes, expected at most {_MAX_STEPS} "
+                    f"steps and no more than the file's {size} bytes can hold. The file was altered; remove it."
+                )
+
+    def _has(self, path: str) -> bool:
+        """Whether there is something at that path, in this very file; follows no link to anywhere else.
+
+        Raises:
+            EpisodeError: a soft or an external link is on the way.
+        """
+        group = self._file
+        for name in path.split("/"):
+            links, key = group.id.links, name.encode()
+            if not links.exists(key):
+                return False
+            if links.get_info(key).type != h5py.h5l.TYPE_HARD:
+                raise EpisodeError(
+                    f"{self.path}: {path} is a link to somewhere else (at {name}), expected data in this file. "
+                    f"The file was altered; remove it."
+                )
+            group = group[name]
+            if not isinstance(group, h5py.Group):
+                break
+        return True
+
     def _dataset(self, path: str) -> Any:
-        dataset = self._file.get(path)
+        """The dataset at that path: all of it is in this file, and a part of it can be read at bounded cost."""
+        dataset = self._file.get(path) if self._has(path) else None
         if not isinstance(dataset, h5py.Dataset):
             raise EpisodeError(f"{self.path}: dataset {path} missing. {_CHECK}")
+        if dataset.external or dataset.is_virtual:
+            raise EpisodeError(
+                f"{self.path}: {path} takes its bytes from other files, expected data in this file. "
+                f"The file was altered; remove it."
+            )
+        if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
+            raise EpisodeError(
+                f"{self.path}: {path} has chunks of {dataset.chunks}, expected at most {_MAX_CHUNK_BYTES} "
+                f"bytes each. The file was altered; remove it."
+            )
         return dataset
 
     def _known(self, camera: str) -> str:

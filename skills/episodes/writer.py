@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -162,19 +163,31 @@ class EpisodeWriter:
         return episode
 
     def discard(self) -> Path:
-        """Close, and move the recording to `.trash/` in the same directory; returns where it is now."""
-        self.flush()
-        self._close()
-        moved = set_aside(self._path, self._data_dir / TRASH)
-        self._lock.release()
-        return moved
+        """Close, and move the recording to `.trash/` in the same directory; returns where it is now.
+
+        Raises:
+            EpisodeWriteError: the file is closed already, or cannot be moved.
+        """
+        self._check_open()
+        try:
+            # What a full disk refuses here is not missed: it was to be thrown away.
+            with suppress(EpisodeWriteError):
+                self._flush_and_close()
+            return set_aside(self._path, self._data_dir / TRASH)
+        except OSError as error:
+            raise EpisodeWriteError(f"{self._path}: cannot be moved to {TRASH}: {error}. Free some space.") from error
+        finally:
+            self._lock.release()
 
     def close(self) -> None:
-        """Stop writing and leave the recording where it is, for `recover`. Idempotent; call it after a failure."""
+        """Stop writing and leave the recording where it is, for `recover`. Idempotent; call it after a failure.
+
+        Raises:
+            EpisodeWriteError: the disk refused the last steps; file and lock are let go of all the same.
+        """
         try:
             if self._file:
-                self.flush()
-                self._close()
+                self._flush_and_close()
         finally:
             self._lock.release()
 
@@ -233,6 +246,15 @@ class EpisodeWriter:
                 f"{self._data_dir}: {free >> 20} MiB free, expected at least {self._min_free_bytes >> 20} MiB. "
                 f"Recording stopped; the {self._length} steps so far are safe. Free some space."
             )
+
+    def _flush_and_close(self) -> None:
+        try:
+            self.flush()
+        finally:
+            try:
+                self._close()
+            except _H5_ERRORS as error:
+                raise self._failed(error) from error
 
     def _close(self) -> None:
         self._datasets.clear()

@@ -34,6 +34,7 @@ def build(entry: SkillEntry, ctx: SkillContext) -> Behaviour:
         duration_s=execution.duration,
         progress_threshold=execution.progress_threshold,
         progress_hold_ticks=execution.progress_hold_ticks,
+        stall_s=execution.stall_s,
     )
     root.add_child(PolicyLoop(ctx, slot, limits, speed=execution.speed, n_action_steps=execution.n_action_steps))
     if execution.end_pose:

@@ -28,6 +28,7 @@ from btruntime.agent import (
     find,
     name_uniquely,
 )
+from skills.ids import SkillIdError
 
 TIDY = """
 from btruntime import Agent
@@ -380,3 +381,9 @@ def test_a_dataclass_in_an_agent_file_works(tmp_path: Path) -> None:
         + "\n@dataclass\nclass Note:\n    text: str = ''\n"
     )
     assert discover(tmp_path)[0].problem is None
+
+
+def test_an_id_in_a_namespace_that_does_not_exist_is_said_to_be_none() -> None:
+    skills = SkillSet(["local/wave"], build)
+    with pytest.raises(SkillIdError, match="elsewhere/wave"):
+        skills["elsewhere/wave"]

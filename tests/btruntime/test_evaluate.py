@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -83,3 +87,44 @@ def test_the_tally_counts_by_contender() -> None:
     )
     assert found == {Contender.SKILL: Rate95(2, 3), Contender.BLIND: Rate95(0, 1)}
     assert tally([]) == {}
+
+
+_PROGRAM = """
+import sys
+from pathlib import Path
+from btruntime.evaluate import Contender, EvaluationStoppedError, Job, evaluate
+from btruntime.session import stopping_on_signals
+from hal.sim.pick import PickTask
+from hal.sim.specs import reference_spec
+
+def end(reason):
+    raise EvaluationStoppedError(reason)
+
+if __name__ == "__main__":
+    spec = reference_spec(name="tiny", width=8, height=6, main_hz=5.0, wrist_hz=5.0)
+    job = Job(Path("."), "local/pick", spec, PickTask())
+    with stopping_on_signals(end) as stopped:
+        try:
+            evaluate(job, range(100_000), [Contender.BLIND], workers=1, progress=lambda each: print("one", flush=True))
+        except EvaluationStoppedError:
+            sys.exit(128 + stopped.number)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_no_worker_outlives_the_evaluation(tmp_path: Path, number: signal.Signals, status: int) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(_PROGRAM)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, program], env=environment, stdout=subprocess.PIPE, cwd=tmp_path) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"one\n"
+            process.send_signal(number)
+            # The workers have our pipe, too: it ends when the last of them does.
+            process.stdout.read()
+            assert process.wait(60) == status
+        finally:
+            process.kill()

@@ -41,7 +41,7 @@ def record(tick: int, snapshot: TreeSnapshot, **changes: object) -> TickRecord:
         time_s=tick * 0.04,
         tree=replace(snapshot, tick=tick, time_s=tick * 0.04),
         ages=MappingProxyType({"joints": 0.004, "main": 0.02}),
-        asked=(0.1, 0.2),
+        asked={"a": 0.1, "b": 0.2},
         sent=(0.1, 0.15),
         lateness_s=0.0001,
         work_s=0.002,
@@ -69,7 +69,7 @@ def test_what_is_recorded_is_read_back(tmp_path: Path) -> None:
     records = [
         record(1, tree("RRI"), ages=MappingProxyType({"joints": 0.004, "main": math.inf})),
         record(2, tree("RRI", feedback="half"), asked=None, sent=None, holding="stopped"),
-        record(3, tree("SSS"), asked=(math.nan, -math.inf)),
+        record(3, tree("SSS"), asked={"a": math.nan, "b": -math.inf}),
     ]
     flight = read_flight(recorded(tmp_path / "f.jsonl", records))
     assert flight.run == {"skill": "local/pick"}

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from btruntime.events import NodeSnapshot, NodeStatus, NodeType, TreeSnapshot
-from btruntime.view.rows import plain, rows
+from btruntime.view.plain import plain
+from btruntime.view.rows import rows
 from btruntime.view.unicode import unicode_tree
 
 ANYTHING = st.text(st.characters(codec=None), max_size=30) | st.sampled_from(

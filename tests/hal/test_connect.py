@@ -84,7 +84,9 @@ def test_wrong_options_are_named(text, says):
 
 
 def test_faults_by_address():
-    assert sim("sim:?fault=slow:0.5@2&fault=freeze:arm_camera").faults.find("freeze", 0.0, "arm_camera")
+    robot = sim("sim:?fault=slow:0.5@2&fault=freeze:arm_camera")
+    robot.start()
+    assert robot.faults.find("freeze", 0.0, "arm_camera")
     with pytest.raises(FaultError, match="melt"):
         sim("sim:?fault=melt")
     with pytest.raises(SpecError, match="nose"):

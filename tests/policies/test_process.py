@@ -220,6 +220,13 @@ time.sleep(600)
 """
 
 
+def test_a_forward_pass_that_never_ends_is_an_error(start: Start, tmp_path: Path) -> None:
+    runner = loaded(start(functools.partial(tiny_policy.make, tmp_path / "never"), overdue_s=0.05))
+    until(lambda: runner.offer(tiny_input(), 0.0))
+    until(lambda: runner.error)
+    assert "no answer for 0.05 s" in str(runner.error)
+
+
 def test_a_policy_process_does_not_outlive_its_parent(tmp_path: Path) -> None:
     path = os.pathsep.join(entry for entry in sys.path if entry)
     with subprocess.Popen(

@@ -336,7 +336,8 @@ def skill(tmp_path) -> Path:
 
 def test_activating_a_run_fills_what_is_null(skill, path):
     _write(path, OLD)
-    execution = activate(skill, "run-1", "act.pth", "dataset_stats.pt", action_dim=10, start_pose=[0, 1]).execution
+    fill = {"action_dim": 10, "start_pose": [0, 1], "duration": 7.0, "n_action_steps": None}
+    execution = activate(skill, "run-1", "act.pth", "dataset_stats.pt", fill=fill).execution
     assert (execution.checkpoint, execution.stats_file) == ("run-1/act.pth", "run-1/dataset_stats.pt")
     assert (execution.action_dim, execution.start_pose, execution.duration) == (10, (0.0, 1.0), 45.0)
     written = json.loads(path.read_text())
@@ -347,9 +348,19 @@ def test_activating_a_run_fills_what_is_null(skill, path):
 
 def test_activating_another_run_keeps_what_a_person_set(skill, path):
     _write(path, _learned(action_dim=8, start_pose=[3, 4], checkpoint="old/x.pth"))
-    execution = activate(skill, "run-1", "deep/act.pth", "dataset_stats.pt", action_dim=10, start_pose=[0, 1]).execution
+    fill = {"action_dim": 10, "start_pose": [0, 1], "duration": 7.0}
+    execution = activate(skill, "run-1", "deep/act.pth", "dataset_stats.pt", fill=fill).execution
     assert execution.checkpoint == "run-1/deep/act.pth"
     assert (execution.action_dim, execution.start_pose) == (8, (3.0, 4.0))
+
+
+@pytest.mark.parametrize(("written", "expected"), [(None, 7.0), (120.0, 120.0), (3.0, 3.0)])
+def test_a_duration_that_a_person_set_stays_even_the_default_one(skill, path, written, expected):
+    _write(path, _learned(duration=written, n_action_steps=None))
+    execution = activate(
+        skill, "run-1", "act.pth", "dataset_stats.pt", fill={"duration": 7.0, "n_action_steps": 12}
+    ).execution
+    assert (execution.duration, execution.n_action_steps) == (expected, 12)
 
 
 @pytest.mark.parametrize(

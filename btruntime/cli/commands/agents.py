@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from btruntime.agent import discover
-from btruntime.cli.options import add_agents_dir, add_json, print_json
+from btruntime.cli.options import add_agents_dir, add_json
+from btruntime.cli.output import print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
         print_json({"agents": found})
         return 0
     for entry in entries:
-        print(f"{entry.id:<24} {entry.display_name:<24} {entry.problem or entry.path}")
+        say(f"{entry.id:<24} {entry.display_name:<24} {entry.problem or entry.path}")
     if not entries:
-        print("No agents yet: an agent is a Python file with a class that derives from btruntime.Agent.")
+        say("No agents yet: an agent is a Python file with a class that derives from btruntime.Agent.")
     return 0

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from btruntime.cli.options import add_json, add_robot, add_skills_dir, print_json, store_of
+from btruntime.cli.options import add_json, add_robot, add_skills_dir, store_of
+from btruntime.cli.output import print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -34,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
         )
         return 0 if report.runnable else 1
     for problem in report.problems:
-        print(f"problem: {problem}")
+        say(f"problem: {problem}")
     for note in report.notes:
-        print(f"note: {note}")
+        say(f"note: {note}")
     verdict = "can run" if report.runnable else "cannot run"
-    print(f"{report.skill} {verdict} on robot {report.robot}.")
+    say(f"{report.skill} {verdict} on robot {report.robot}.")
     return 0 if report.runnable else 1

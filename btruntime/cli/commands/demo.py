@@ -7,12 +7,15 @@ real time, and tries the skill in scenes that no demonstration has shown.
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
 import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from btruntime.cli.options import add_json, print_json
+from btruntime.cli.options import add_json, whole
+from btruntime.cli.output import print_json, say, tell
 from btruntime.cli.progress import Progress, progress_bar
 
 if TYPE_CHECKING:
@@ -23,12 +26,12 @@ DEFAULT_DIRECTORY = Path("btruntime-demo")
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--full", action="store_true", help="train longer; 95 of 100 scenes instead of 14 of 20")
-    parser.add_argument("--seed", type=int, default=0, help="of scenes and training")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of scenes and training")
     parser.add_argument(
         "--dir", type=Path, metavar="DIR", help="where everything goes (default: ./btruntime-demo, or -2, -3, ...)"
     )
-    parser.add_argument("--demonstrations", type=int, metavar="N", help="default: 120")
-    parser.add_argument("--scenes", type=int, metavar="N", help="default: 20, with --full 100")
+    parser.add_argument("--demonstrations", type=whole(1), metavar="N", help="default: 120")
+    parser.add_argument("--scenes", type=whole(1), metavar="N", help="default: 20, with --full 100")
     add_json(parser)
 
 
@@ -49,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         report = run_demo(config, _Terminal(), software=f"btruntime {__version__}")
     except (DemoStoppedError, TrainingStoppedError) as error:
-        print(f"btruntime: {error}", file=sys.stderr)
+        tell(f"btruntime: {error}")
         return 128 + error.signal_number
     _print(report)
     if args.json:
@@ -61,10 +64,10 @@ class _Terminal:
     """Shows the demo on standard error, so that standard output holds the results alone."""
 
     def section(self, title: str) -> None:
-        print(f"\n{title}", file=sys.stderr, flush=True)
+        tell(f"\n{title}")
 
     def say(self, text: str) -> None:
-        print(f"   {text}", file=sys.stderr, flush=True)
+        say(f"   {text}", file=sys.stderr)
 
     def bar(self, title: str, total: float) -> AbstractContextManager[Progress]:
         return progress_bar(title, total)
@@ -72,31 +75,41 @@ class _Terminal:
 
 def _print(report: DemoReport) -> None:
     timing, directory = report.run.timing, report.config.directory
-    print("\nHeld the cube, lifted, at the end (95 % Wilson interval):")
+    say()
+    say("Held the cube, lifted, at the end (95 % Wilson interval):")
     for contender, rate in report.rates.items():
-        print(f"  {contender:<14} {rate}")
-    print(
+        say(f"  {contender:<14} {rate}")
+    say(
         f"Loop timing of the real-time run: period {timing.period_ms_mean:.3f} ms, lateness p50 "
         f"{timing.lateness_ms_p50:.2f}, p99 {timing.lateness_ms_p99:.2f}, max {timing.lateness_ms_max:.2f} ms, "
         f"{timing.late_ticks} of {report.run.ticks} ticks late (over 5 ms)"
     )
-    print("Time: " + ", ".join(f"{step} {seconds:.0f} s" for step, seconds in report.took_s.items()))
-    print(f"Skills, agents and flight records are in {directory}; this run is {report.flight}")
+    say("Time: " + ", ".join(f"{step} {seconds:.0f} s" for step, seconds in report.took_s.items()))
+    say(f"Skills, agents and flight records are in {directory}; this run is {report.flight}")
     for shortcoming in report.shortcomings:
-        print(f"Not as it should be: {shortcoming}.")
-    shown = _shown(directory)
-    print(
-        f"\nNext:\n"
-        f"  btruntime run pick-up-cube --robot 'sim:demo?seed=7' --skills-dir {shown}/skills\n"
-        f"  btruntime tree demo --skills-dir {shown}/skills --agents-dir {shown}/agents\n"
-        f"  btruntime flight {_shown(report.flight)}"
-    )
+        say(f"Not as it should be: {shortcoming}.")
+    say()
+    say("Next:")
+    for line in _next_commands(directory, report.flight):
+        say(f"  {line}")
 
 
-def _shown(path: Path) -> str:
+def _next_commands(directory: Path, flight: Path) -> list[str]:
+    """What a person may type next, as it is typed."""
+    program = _program()
+    skills, agents = (shlex.quote(str(_shown(directory) / name)) for name in ("skills", "agents"))
+    return [
+        f"{program} run pick-up-cube --robot 'sim:demo?seed=7' --skills-dir {skills}",
+        f"{program} tree demo --skills-dir {skills} --agents-dir {agents}",
+        f"{program} flight {shlex.quote(str(_shown(flight)))}",
+    ]
+
+
+def _program() -> str:
+    """`btruntime` where the shell finds it, else the program as it was started."""
+    return "btruntime" if shutil.which("btruntime") else shlex.quote(sys.argv[0])
+
+
+def _shown(path: Path) -> Path:
     """Relative to where the person is, when that is shorter."""
-    try:
-        relative = path.relative_to(Path.cwd())
-    except ValueError:
-        return str(path)
-    return str(relative)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -6,7 +6,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from btruntime.cli.options import add_json, print_json
+from btruntime.cli.options import add_json
+from btruntime.cli.output import print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,16 +23,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_json({"run": dict(flight.run), "damage": flight.damage, **asdict(summary)})
         return 0
-    print(f"{summary.outcome or 'unfinished'}: {summary.reason}" if summary.reason else str(summary.outcome))
+    say(f"{summary.outcome or 'unfinished'}: {summary.reason}" if summary.reason else str(summary.outcome))
     timing = summary.timing
-    print(
+    say(
         f"{summary.duration_s:.2f} s, {summary.ticks} ticks, period {timing.period_ms_mean:.3f} ms, lateness p50 "
         f"{timing.lateness_ms_p50:.2f} p99 {timing.lateness_ms_p99:.2f} max {timing.lateness_ms_max:.2f} ms"
     )
     start_s = flight.ticks[0].time_s if flight.ticks else 0.0
     for change in summary.changes:
         why = f"  {change.feedback}" if change.feedback else ""
-        print(f"{change.time_s - start_s:8.2f} s  {change.name}: {change.before} -> {change.after}{why}")
+        say(f"{change.time_s - start_s:8.2f} s  {change.name}: {change.before} -> {change.after}{why}")
     if flight.damage:
-        print(f"damaged: {flight.damage}")
+        say(f"damaged: {flight.damage}")
     return 0

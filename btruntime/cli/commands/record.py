@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from btruntime.cli.options import add_json, add_skills_dir, print_json, store_of
+from btruntime.cli.options import add_json, add_skills_dir, store_of, whole
+from btruntime.cli.output import print_json, say
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("skill", help="which skill the episodes belong to; make one with: btruntime skills new NAME")
-    parser.add_argument("--episodes", type=int, default=10, metavar="N")
-    parser.add_argument("--seed", type=int, default=0, help="of the first scene")
+    parser.add_argument("--episodes", type=whole(1), default=10, metavar="N")
+    parser.add_argument("--seed", type=whole(0), help="of the first scene (default: the first after those recorded)")
     parser.add_argument("--robot", default="sim:demo", metavar="ADDRESS", help="a simulated robot (default: sim:demo)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="recorder.yaml with frequency, image size, ...")
     add_skills_dir(parser)
@@ -33,19 +34,20 @@ def run(args: argparse.Namespace) -> int:
     from hal.connect import connect
     from hal.sim.pick import PickTask
     from hal.sim.robot import SimRobot
-    from skills.episodes import recover
+    from skills.episodes import recorded_seeds, recover
 
     entry = store_of(args).get(args.skill)
     robot = connect(args.robot, VirtualClock())
     if not isinstance(robot, SimRobot):
         raise BtruntimeError(f"the scripted leader moves the simulated robot only, not {args.robot}.")
-    if args.episodes < 1:
-        raise BtruntimeError(f"--episodes is {args.episodes}, expected 1 or more.")
     rate_hz = min(camera.rate_hz for camera in robot.spec.cameras)
     config = load_recorder_config(args.config) if args.config else RecorderConfig(data_frequency=min(30.0, rate_hz))
     data_dir = entry.path / "data"
     for found in recover(data_dir) if data_dir.is_dir() else ():
-        print(f"recovered: {found}")
+        say(f"recovered: {found}")
+    first = args.seed if args.seed is not None else max(recorded_seeds(data_dir), default=-1) + 1
+    if first + args.episodes > 1 << 63:
+        raise BtruntimeError(f"--seed is {first}, expected less than {(1 << 63) - args.episodes}: seeds have 63 bits.")
     stop: list[str] = []
     with stopping_on_signals(stop.append) as stopped, progress_bar("recording", args.episodes) as bar:
 
@@ -56,13 +58,13 @@ def run(args: argparse.Namespace) -> int:
             PickTask(),
             robot.spec,
             data_dir,
-            range(args.seed, args.seed + args.episodes),
+            range(first, first + args.episodes),
             config,
             software=f"btruntime {__version__}",
             progress=advance,
             cancelled=lambda: bool(stop),
         )
-    print(f"{len(saved)} episodes of {entry.id} are in {data_dir}")
+    say(f"{len(saved)} episodes of {entry.id} are in {data_dir}")
     if args.json:
         episodes = [{"file": each.path.name, "steps": each.steps} for each in saved]
         print_json({"skill": str(entry.id), "episodes": episodes})

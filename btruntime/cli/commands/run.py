@@ -10,7 +10,8 @@ import argparse
 from dataclasses import asdict
 from pathlib import Path
 
-from btruntime.cli.options import add_agents_dir, add_json, add_robot, add_skills_dir, print_json
+from btruntime.cli.options import add_agents_dir, add_json, add_robot, add_skills_dir
+from btruntime.cli.output import print_json, say, tell
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,14 +46,16 @@ def run(args: argparse.Namespace) -> int:
     finally:
         pool.close()
     result, timing = ran.result, ran.result.timing
-    print(f"{result.outcome}: {result.reason}" if result.reason else str(result.outcome))
-    print(
+    say(f"{result.outcome}: {result.reason}" if result.reason else str(result.outcome))
+    say(
         f"{result.ticks} ticks, period {timing.period_ms_mean:.3f} ms, lateness p50 {timing.lateness_ms_p50:.2f} "
         f"p99 {timing.lateness_ms_p99:.2f} max {timing.lateness_ms_max:.2f} ms, {timing.late_ticks} late"
     )
     if result.gate_counts:
-        print("motion gate: " + ", ".join(f"{reason} {count}" for reason, count in result.gate_counts.items()))
-    print(f"flight record: {ran.flight}")
+        say("motion gate: " + ", ".join(f"{reason} {count}" for reason, count in result.gate_counts.items()))
+    say(f"flight record: {ran.flight}")
+    if ran.flight_problem is not None:
+        tell(f"btruntime: warning: {ran.flight_problem}")
     if args.json:
         print_json(
             {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from btruntime.cli.options import add_json, add_skills_dir, print_json, store_of
+from btruntime.cli.options import add_json, add_skills_dir, store_of
+from btruntime.cli.output import print_json, say, say_lines
 from skills.store import SkillEntry
 
 
@@ -30,16 +31,16 @@ def run(args: argparse.Namespace) -> int:
         if args.json:
             print_json(_summary(entry))
         else:
-            print(f"{entry.id} is in {entry.path}")
+            say(f"{entry.id} is in {entry.path}")
         return 0
     entries = store.scan()
     if args.json:
         print_json({"skills": [_summary(entry) for entry in entries]})
         return 0
     for entry in entries:
-        print(f"{entry.id!s:<32} {entry.kind:<8} {entry.episode_count:>4} episodes  {_state(entry)}")
+        say(f"{entry.id!s:<32} {entry.kind or '?':<8} {entry.episode_count:>4} episodes  {_state(entry)}")
     if not entries:
-        print('No skills yet. Make one with: btruntime skills new "Pick up cup"')
+        say('No skills yet. Make one with: btruntime skills new "Pick up cup"')
     return 0
 
 
@@ -48,11 +49,13 @@ def _show(entry: SkillEntry, as_json: bool) -> int:
     if as_json:
         print_json({**_summary(entry), "metadata": metadata})
         return 0
-    print(f"{entry.id}  ({_state(entry)})\n{entry.path}\n{entry.episode_count} episodes")
+    say(f"{entry.id}  ({_state(entry)})")
+    say(str(entry.path))
+    say(f"{entry.episode_count} episodes")
     if metadata is not None:
         import json
 
-        print(json.dumps(metadata, indent=4))
+        say_lines(json.dumps(metadata, indent=4))
     return 0
 
 

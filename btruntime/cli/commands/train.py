@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from btruntime.cli.options import add_json, add_skills_dir, print_json, store_of
+from btruntime.cli.options import add_json, add_skills_dir, store_of
+from btruntime.cli.output import print_json, say, tell
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     start = actions.add_parser("run", help="train on the skill's episodes, then activate the result")
-    start.add_argument("--preset", default="act-default", help="hyperparameters to start from (default: act-default)")
+    start.add_argument("--preset", help="hyperparameters to start from (default: act-default, or the resumed run's)")
     start.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one value; repeatable")
     start.add_argument("--run-id", metavar="ID", help="name of the run (default: the next free number)")
-    start.add_argument("--resume", metavar="ID", help="continue an interrupted run")
+    start.add_argument("--resume", metavar="ID", help="continue an interrupted run, as it was begun")
     start.add_argument("--skip-broken", action="store_true", help="leave out episodes that cannot be read")
     start.add_argument("--no-activate", action="store_true", help="do not switch the skill to the new run")
     listing = actions.add_parser("list", help="runs of a skill")
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         from btruntime.training.local import activate_run
 
         activate_run(entry.path, args.run_id)
-        print(f"{entry.id} now runs {args.run_id}")
+        say(f"{entry.id} now runs {args.run_id}")
         return 0
     return _train(args, entry.path, str(entry.id))
 
@@ -52,16 +52,17 @@ def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
     from btruntime.training.watching import told_to
 
     run_id = args.resume or args.run_id or free_run_id(skill_dir)
-    print(f"training {skill}, run {run_id}, preset {args.preset}", file=sys.stderr)
+    begun = "resumed" if args.resume else f"preset {args.preset or 'act-default'}"
+    tell(f"training {skill}, run {run_id}, {begun}")
     with progress_bar("training", 1.0) as bar:
         errors: list[float] = []
 
         def on_event(event: Mapping[str, Any]) -> None:
-            tell(event)
+            follow(event)
             if event.get("event") == "validated":
                 errors.append(event["l1"])
 
-        tell = told_to(bar.reach, lambda text: print(text, file=sys.stderr))
+        follow = told_to(bar.reach, tell)
         try:
             directory = train_locally(
                 skill_dir,
@@ -73,11 +74,11 @@ def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
                 on_event=on_event,
             )
         except TrainingStoppedError as error:
-            print(f"btruntime: {error}", file=sys.stderr)
+            tell(f"btruntime: {error}")
             return 128 + error.signal_number
     if not args.no_activate:
         activate_run(skill_dir, run_id)
-    print(f"run {run_id} is in {directory}" + ("" if args.no_activate else "; the skill now uses it"))
+    say(f"run {run_id} is in {directory}" + ("" if args.no_activate else "; the skill now uses it"))
     if args.json:
         print_json(
             {
@@ -116,12 +117,12 @@ def _list(skill_dir: Path, as_json: bool) -> int:
         return 0
     for row in rows:
         if "problem" in row:
-            print(f"{row['run_id']}: {row['problem']}")
+            say(f"{row['run_id']}: {row['problem']}")
         else:
             state = "finished" if row["finished"] else "unfinished"
-            print(f"{row['run_id']:<8} {state:<10} step {row['step']:<8} l1 {row['l1']}  {row['checkpoint']}")
+            say(f"{row['run_id']:<8} {state:<10} step {row['step']:<8} l1 {row['l1']}  {row['checkpoint']}")
     if not rows:
-        print("No runs yet.")
+        say("No runs yet.")
     return 0
 
 
@@ -130,5 +131,6 @@ def _options() -> int:
 
     defaults = presets()["act-default"]
     for name, field in type(defaults).model_fields.items():
-        print(f"{name} = {getattr(defaults, name)}\n    {field.description}")
+        say(f"{name} = {getattr(defaults, name)}")
+        say(f"    {field.description}")
     return 0

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from btruntime.training.trainer.events import Note, Preparing, Report
 from foundation.errors import BtruntimeError
 from foundation.files import fsync_dir, write_atomic
+from hal.types import ActionDim
 from policies.preprocess import resize
 from policies.spec import CameraInput, InputSpec
 from skills.episodes import Episode, EpisodeError, EpisodeHeader, EpisodeSummary, list_episodes
@@ -110,7 +111,7 @@ def usable_episodes(
     if broken and not skip_broken:
         raise DataError(
             f"{len(broken)} of {len(found)} episodes cannot be read: {'; '.join(str(e.problem) for e in broken)} "
-            f"Repair or trash them, or train without them (--skip-broken)."
+            f"Move their files out of {data_dir}, or train without them (--skip-broken)."
         )
     for episode in broken:
         report(Note(f"without {episode.file_name}: {episode.problem}"))
@@ -209,7 +210,7 @@ def _check_alike(headers: Sequence[EpisodeHeader], episodes: Sequence[EpisodeSum
         return {
             "cameras": tuple(sorted(header.camera_names)),
             "joints": header.joint_names,
-            "action": header.action.names,
+            "action": tuple(_described(dim) for dim in header.action.dims),
             "data_frequency": header.data_frequency_hz,
         }
 
@@ -224,8 +225,14 @@ def _check_alike(headers: Sequence[EpisodeHeader], episodes: Sequence[EpisodeSum
             if value != first[what]:
                 raise DataError(
                     f"{episode.file_name}: {what} is {value}, expected {first[what]} as in {episodes[0].file_name}. "
-                    f"Train them as separate skills, or trash one kind."
+                    f"Train them as separate skills: move one kind to the data/ of another."
                 )
+
+
+def _described(dim: ActionDim) -> str:
+    """All that a dimension says of itself, in words that two files can be compared by."""
+    limits = "" if dim.low is None and dim.high is None else f", {dim.low} to {dim.high}"
+    return f"{dim.name} ({dim.kind} of {dim.target} in {dim.unit}{limits})"
 
 
 def _input_spec(header: EpisodeHeader, height: int, width: int) -> InputSpec:
@@ -265,7 +272,8 @@ def _write_arrays(
             with closing(Episode(data_dir / summary.file_name)) as episode:
                 if len(episode) != summary.length:
                     raise DataError(
-                        f"{summary.file_name} has {len(episode)} steps, its index {summary.length}. Rebuild it."
+                        f"{summary.file_name} has {len(episode)} steps, its index {summary.length}. "
+                        f'Run "btruntime dataset check" on the skill; it rebuilds the index.'
                     )
                 for camera in spec.cameras:
                     for step, frame in enumerate(episode.frames(camera.name), start=at):
@@ -291,7 +299,7 @@ def _finite(values: NDArray[np.float64], what: str, episode: EpisodeSummary) -> 
     rows = values.astype(np.float32)
     if not np.isfinite(rows).all():
         step = int(np.argwhere(~np.isfinite(rows))[0][0])
-        raise DataError(f"{episode.file_name}: {what} of step {step} is not finite. Trash the episode.")
+        raise DataError(f"{episode.file_name}: {what} of step {step} is not finite. Move the file out of data/.")
     return rows
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -19,6 +20,9 @@ from policies import checkpoint
 from policies.manifest import MANIFEST_FILE, checkpoint_name, read_run, write_run
 from policies.normalize import STATISTICS_FILE, Statistics
 from policies.spec import InputSpec
+
+_PATIENCE = 2.0
+_SHORTEST_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +46,19 @@ class TrainedRun:
 
 @dataclass(slots=True)
 class Run:
-    """A run on its way: what is fixed, and the record that grows."""
+    """A run on its way: what is fixed, and the record that grows.
+
+    Attributes:
+        start_pose: (J,) where a run of the policy should start, rad.
+        longest_s: duration of the longest demonstration.
+    """
 
     directory: Path
     config: TrainerConfig
     spec: InputSpec
     statistics: Statistics
     start_pose: tuple[float, ...]
+    longest_s: float
     record: RunRecord
     report: Report
     processes: Processes
@@ -112,10 +122,22 @@ def _metrics(run: Run, *, finished: bool) -> dict[str, Any]:
         "step": record.step,
         "checkpoint": _chosen(record),
         "start_pose": list(run.start_pose),
+        "execution": suggested_execution(run.config, run.longest_s),
         "trained_s": round(record.trained_s, 1),
         "best": record.best.model_dump() if record.best else None,
         "validation": [{"step": measured.step, "l1": measured.l1} for measured in record.measured],
     }
+
+
+def suggested_execution(config: TrainerConfig, longest_s: float) -> dict[str, Any]:
+    """What `execution` of the skill should say where nobody has said otherwise.
+
+    `duration` leaves the policy twice the time of the longest demonstration, in whole seconds.
+    """
+    suggested: dict[str, Any] = {"duration": float(max(_SHORTEST_S, math.ceil(_PATIENCE * longest_s)))}
+    if config.n_action_steps is not None:
+        suggested["n_action_steps"] = min(config.n_action_steps, config.chunk_size)
+    return suggested
 
 
 def finish(run: Run) -> TrainedRun:

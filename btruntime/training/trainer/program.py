@@ -11,10 +11,11 @@ from types import FrameType
 
 import torch
 
-from btruntime.training.run_ids import RunError, free_run_id
-from btruntime.training.trainer.config import DEFAULT_PRESET, make_config, presets, read_config
+from btruntime.training.run_ids import RunError, check_run_id, free_run_id
+from btruntime.training.trainer.config import DEFAULT_PRESET, TrainerConfig, make_config, presets, read_config
 from btruntime.training.trainer.events import Event, Progress, Report, event_line, silent
 from btruntime.training.trainer.processes import joined
+from btruntime.training.trainer.runs import saved_config
 from btruntime.training.trainer.train import Interrupted, train
 from foundation.errors import BtruntimeError
 
@@ -47,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     stop = StopSignal()
     try:
-        config = read_config(options.config) if options.config else make_config(preset=options.preset)
-        config = make_config(values=config.model_dump(), assignments=tuple(options.set))
+        config = make_config(values=_starting_point(options).model_dump(), assignments=tuple(options.set))
         if options.progress_lines:
             config = config.model_copy(update={"log_every": REFERENCE_EVERY})
         if torch.cuda.is_available():
@@ -75,6 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _starting_point(options: argparse.Namespace) -> TrainerConfig:
+    """The hyperparameters before `--set`: those asked for, else those of the run to resume, else the defaults."""
+    if options.config:
+        return read_config(options.config)
+    if options.preset is None and options.resume and options.run_id is not None:
+        saved = saved_config(options.skill_dir / check_run_id(options.run_id))
+        if saved is not None:
+            return saved
+    return make_config(preset=options.preset or DEFAULT_PRESET)
+
+
 def write_lines(*, progress_lines: bool) -> Report:
     """A report that writes each event as a line to stdout, and the reference's progress line where it is wanted."""
 
@@ -92,9 +103,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skill-dir", type=Path, required=True, help="directory of the skill; episodes in its data/")
     parser.add_argument("--run-id", help="name of the run; by default the smallest free number")
     parser.add_argument("--config", type=Path, help="JSON file with hyperparameters")
-    parser.add_argument("--preset", default=DEFAULT_PRESET, help=f"starting point: {', '.join(presets())}")
+    parser.add_argument("--preset", help=f"starting point: {', '.join(presets())} (default: {DEFAULT_PRESET})")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change one hyperparameter")
-    parser.add_argument("--resume", action="store_true", help="continue the run, from where it was saved last")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the run where it was saved last, as it was begun"
+    )
     parser.add_argument("--skip-broken", action="store_true", help="leave out episodes that cannot be read")
     parser.add_argument("--progress-lines", action="store_true", help="also print @@INNATE_PROGRESS lines")
     return parser

@@ -79,6 +79,15 @@ def save_state(directory: Path, state: RunState) -> None:
         torch.save({"record": state.record.model_dump_json(), "learner": state.learner}, temporary)
 
 
+def saved_config(directory: Path) -> TrainerConfig | None:
+    """The hyperparameters that a run was started with; None where it has no state to resume from.
+
+    Raises:
+        ResumeError: the state is damaged.
+    """
+    return load_state(directory).record.config if (directory / STATE_FILE).exists() else None
+
+
 def load_state(directory: Path) -> RunState:
     """The state that a run was left in, on the CPU.
 

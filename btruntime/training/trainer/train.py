@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -136,7 +137,8 @@ def _train(
     split = Split(record.training, record.validation)
     statistics = measure_statistics(cache, split)
     spec, device = cache.content.input_spec, processes.device(config.device)
-    run = Run(directory, config, spec, statistics, first_pose(cache, split), record, report, processes)
+    longest_s = float(cache.lengths.max()) / spec.data_frequency_hz
+    run = Run(directory, config, spec, statistics, first_pose(cache, split), longest_s, record, report, processes)
 
     try:
         if processes.size == 1:
@@ -269,8 +271,8 @@ def _save_if_due(run: Run, learner: Learner, stop: Stop) -> None:
         run.saved_at_s = now_s
     if signal_number:
         raise Interrupted(
-            f"stopped after step {run.record.step} of {run.config.max_steps}; the state is saved, resume run "
-            f"{run.directory.name} to go on.",
+            f"stopped after step {run.record.step} of {run.config.max_steps}; the state is saved. To go on: "
+            f"btruntime train run {quote(run.directory.parent.name)} --resume {run.directory.name}",
             signal_number,
         )
 

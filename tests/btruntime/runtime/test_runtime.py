@@ -371,8 +371,8 @@ def test_watchers_get_every_tick_and_what_was_asked_and_sent(rig: Rig) -> None:
     for number, record in enumerate(rig.records, start=1):
         assert (record.tick, record.lateness_s, record.work_s) == (number, 0.0, 0.0)
         assert record.time_s == pytest.approx((number - 1) * TICK_S)
-        assert record.asked[6:] == (0.3, 0.0)
-        assert set(record.ages) == {"joints", "main_camera", "arm_camera"}
+        assert (record.asked["base_linear"], record.asked["base_angular"]) == (0.3, 0.0)
+        assert set(record.ages) == {"joints", "base", "main_camera", "arm_camera"}
     assert rig.records[0].sent is None
     assert rig.records[-1].sent[6] == pytest.approx(0.3)
     assert rig.records[10].holding is None

@@ -16,9 +16,9 @@ import pytest
 from skill_bench import FakePolicy, SpiedRobot, holding, input_spec, small_spec, write_learned
 
 from btruntime.events import Outcome
-from btruntime.flight import read_flight
+from btruntime.flight import FlightError, FlightRecorder, read_flight
 from btruntime.runtime import PolicyPool
-from btruntime.session import NotRunnableError, Places, run_by_id
+from btruntime.session import NotRunnableError, Places, run_by_id, stopping_on_signals
 from foundation.errors import BtruntimeError
 from hal.clock import VirtualClock
 from hal.robot import RobotError
@@ -153,3 +153,38 @@ def test_the_handlers_of_before_are_back_after_the_run(tmp_path: Path) -> None:
     rig, before = Rig(), signal.getsignal(signal.SIGTERM)
     run_by_id("builtin/rest", rig.robot, rig.clock, rig.pool, places(tmp_path), show=False)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_the_second_signal_gets_through() -> None:
+    before, said = signal.getsignal(signal.SIGINT), list[str]()
+    with stopping_on_signals(said.append) as stopped:
+        signal.raise_signal(signal.SIGTERM)
+        assert said == ["stopped by SIGTERM."]
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is before
+    assert said == ["stopped by SIGTERM.", "stopped by SIGINT."]
+    assert stopped.number == signal.SIGTERM
+
+
+def test_a_run_whose_record_cannot_be_ended_has_happened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(recorder: FlightRecorder, result: object = None) -> None:
+        raise FlightError("the disk is full.")
+
+    monkeypatch.setattr(FlightRecorder, "close", refuse)
+    rig = Rig()
+    ran = run_by_id("builtin/rest", rig.robot, rig.clock, rig.pool, places(tmp_path), show=False)
+    assert (ran.result.outcome, ran.flight_problem) == (Outcome.DONE, "the disk is full.")
+
+
+def test_a_run_that_does_not_begin_lets_go_of_the_robot(tmp_path: Path) -> None:
+    rig, where = Rig(), places(tmp_path)
+    with pytest.raises(BtruntimeError, match="no-such-thing"):
+        run_by_id("no-such-thing", rig.robot, rig.clock, rig.pool, where, show=False)
+    assert rig.robot.closed == 1
+    rig = Rig()
+    where.flights.write_text("a file is in the way")
+    with pytest.raises(FileExistsError):
+        run_by_id("builtin/wave", rig.robot, rig.clock, rig.pool, where, show=False)
+    assert rig.robot.closed == 1
+    assert not rig.robot.written

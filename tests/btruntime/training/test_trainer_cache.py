@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 import pytest
 
@@ -150,3 +152,14 @@ def test_without_cameras_it_is_the_joints(make_skill: MakeSkill) -> None:
     cache = opened(make_skill(episodes=1, cameras=False))
     assert cache.frames == {}
     np.testing.assert_allclose(cache.origin[:3], [0, 1, 2])
+
+
+@pytest.mark.parametrize("change", [{"unit": "1"}, {"kind": "gripper"}, {"target": "lift"}, {"high": 3.0}])
+def test_actions_of_one_name_that_mean_something_else_are_refused(make_skill: MakeSkill, change: Any) -> None:
+    skill = make_skill(episodes=2)
+    with h5py.File(skill / "data/episode_1.h5", "r+") as file:
+        action = json.loads(file.attrs["action"])
+        action["dims"][0] |= change
+        file.attrs["action"] = json.dumps(action)
+    with pytest.raises(DataError, match=r"episode_1.h5: action is .* as in episode_0.h5"):
+        opened(skill)

@@ -68,26 +68,15 @@ def test_sigterm_saves_and_the_run_goes_on(make_skill: MakeSkill, tiny: TrainerC
         said = process.stderr.read()
     assert process.returncode == 128 + signal.SIGTERM
     assert said.startswith("stopped after step ")
-    assert "resume run 1" in said
+    assert said.rstrip().endswith(f"btruntime train run {skill.name} --resume 1")
     assert len(said.splitlines()) == 1
     assert {path.name for path in (skill / "1").iterdir()} == {"resume.pt"}
-    assert (
-        main(
-            [
-                "--skill-dir",
-                str(skill),
-                "--config",
-                str(config),
-                "--run-id",
-                "1",
-                "--resume",
-                "--set",
-                "max_minutes=1e-9",
-            ]
-        )
-        == 0
-    )
+    resume = ["--skill-dir", str(skill), "--run-id", "1", "--resume"]
+    assert main([*resume, "--set", "batch_size=3"]) == 1
+    assert main([*resume, "--set", "max_minutes=1e-9"]) == 0
     assert read_run(skill / "1").metrics["step"] > 1
+    assert read_run(skill / "1").hyperparameters["chunk_size"] == tiny.chunk_size
+    assert main(resume) == 0
 
 
 @pytest.mark.slow

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from btruntime.training.local import activate_run
 from btruntime.training.run_ids import RunError
 from btruntime.training.trainer.cache import DataError
-from btruntime.training.trainer.config import TrainerConfig
+from btruntime.training.trainer.config import TrainerConfig, presets
 from btruntime.training.trainer.events import Estimate, Event, Finished, Note, Progress, Saved, Validated
+from btruntime.training.trainer.outputs import suggested_execution
 from btruntime.training.trainer.runs import STATE_FILE, ResumeError
 from btruntime.training.trainer.train import Interrupted, TrainingError, train
 from foundation.files import sha256_of
@@ -20,6 +23,7 @@ from policies.manifest import read_run
 from policies.normalize import load_statistics
 from skills.episodes import Episode
 from skills.locks import OwnedLock
+from skills.metadata import LearnedExecution
 
 from .conftest import MakeSkill, record
 
@@ -202,3 +206,23 @@ def test_stopping_while_frames_are_prepared(make_skill: MakeSkill, tiny: Trainer
     with pytest.raises(Interrupted, match="nothing was trained"):
         train(skill, "1", tiny, stop=StopAfter(1))
     assert not (skill / "1").exists()
+
+
+def test_it_suggests_how_long_the_skill_may_take(make_skill: MakeSkill, tiny: TrainerConfig) -> None:
+    assert suggested_execution(tiny, 4.2) == {"duration": 9.0}
+    assert suggested_execution(tiny, 0.5) == {"duration": 5.0}
+    many = tiny.model_copy(update={"n_action_steps": 1000})
+    assert suggested_execution(many, 4.0) == {"duration": 8.0, "n_action_steps": tiny.chunk_size}
+    assert [presets()[name].n_action_steps for name in ("act-default", "demo", "demo-full")] == [None, 12, 12]
+
+
+def test_activating_a_run_fills_in_what_it_suggests(make_skill: MakeSkill, tiny: TrainerConfig) -> None:
+    skill = make_skill()
+    record(skill / "data", length=60, seed=77)
+    (skill / "metadata.json").write_text(json.dumps({"type": "learned", "execution": {"duration": None}}))
+    trained = train(skill, "1", tiny.model_copy(update={"n_action_steps": 2}))
+    execution = activate_run(skill, "1").execution
+    assert isinstance(execution, LearnedExecution)
+    assert (execution.duration, execution.n_action_steps) == (12.0, 2)
+    assert execution.start_pose == trained.start_pose
+    assert execution.action_dim == 7

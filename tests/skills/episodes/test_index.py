@@ -242,3 +242,21 @@ def test_any_index_is_survived(record, data_dir, index):
     assert [e.length for e in list_episodes(data_dir)] == [2]
     assert [e.length for e in rebuild_index(data_dir)] == [2]
     assert _index(data_dir)["number_of_episodes"] == 1
+
+
+def test_the_files_decide_number_and_name(record, data_dir):
+    record(2)
+    index = _index(data_dir)
+    index["episodes"][0]["file_name"] = "../../x"
+    index["episodes"].append(index["episodes"][0] | {"episode_id": 0})
+    (data_dir / INDEX_NAME).write_text(json.dumps(index))
+    (episode,) = list_episodes(data_dir)
+    assert (episode.episode_id, episode.file_name, episode.problem) == (0, "episode_0.h5", None)
+    rebuild_index(data_dir)
+    assert [entry["file_name"] for entry in _index(data_dir)["episodes"]] == ["episode_0.h5"]
+    with (data_dir / "episode_0.h5").open("r+b") as file:
+        file.truncate(100)
+    index["episodes"][0]["file_name"] = "../../x"
+    (data_dir / INDEX_NAME).write_text(json.dumps(index))
+    rebuild_index(data_dir)
+    assert [entry["file_name"] for entry in _index(data_dir)["episodes"]] == ["episode_0.h5"]

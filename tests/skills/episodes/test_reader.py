@@ -160,11 +160,11 @@ def test_a_file_that_is_not_there(tmp_path):
         Episode(tmp_path)
 
 
-def test_a_recording_of_the_reference_robot_is_to_be_imported(tmp_path):
+def test_a_recording_of_another_program_is_named(tmp_path):
     with h5py.File(tmp_path / "episode_0.h5", "w") as file:
         file["observations/qpos"] = np.zeros((3, 6))
         file["action"] = np.zeros((3, 10))
-    with pytest.raises(EpisodeError, match="import it first"):
+    with pytest.raises(EpisodeError, match="recording of another program"):
         Episode(tmp_path / "episode_0.h5")
 
 
@@ -193,3 +193,73 @@ def test_a_damaged_file_is_read_or_refused_and_never_crashes(record, tmp_path, d
     damaged.write_bytes(content[:cut] if data.draw(st.booleans()) else content)
     with contextlib.suppress(EpisodeError), Episode(damaged) as episode:
         _ = episode.action, episode.qpos, episode.end_utc, episode.recovered, list(episode.frames("arm_camera"))
+
+
+def _made_hostile(path: Path, how: str) -> None:
+    """Replace part of an episode by something that leads out of the file, or is larger than the file can hold."""
+    elsewhere = path.with_name("elsewhere.h5")
+    shutil.copy(path, elsewhere)
+    with h5py.File(path, "r+") as file:
+        dataset, _, trick = how.partition(":")
+        shape, dtype = file[dataset].shape, getattr(file[dataset], "dtype", None)
+        del file[dataset]
+        if trick == "external":
+            bytes_of = int(np.prod(shape)) * dtype.itemsize
+            file.create_dataset(dataset, shape, dtype, external=[(str(elsewhere), 0, bytes_of)])
+        elif trick == "virtual":
+            layout = h5py.VirtualLayout(shape, dtype)
+            layout[:] = h5py.VirtualSource(str(elsewhere), dataset, shape)
+            file.create_virtual_dataset(dataset, layout)
+        elif trick == "outside":
+            file[dataset] = h5py.ExternalLink(str(elsewhere), dataset)
+        elif trick == "soft":
+            file[dataset] = h5py.SoftLink("/qvel")
+        elif trick == "chunk":
+            file.create_dataset(dataset, shape, dtype, maxshape=(None,), chunks=(1 << 28,), compression="gzip")
+        else:
+            file.create_dataset(dataset, (int(trick), *shape[1:]), dtype, chunks=(1, *shape[1:]))
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("qpos:external", "qpos takes its bytes from other files"),
+        ("images/arm_camera:external", "images/arm_camera takes its bytes from other files"),
+        ("action:virtual", "action takes its bytes from other files"),
+        ("committed:virtual", "committed takes its bytes from other files"),
+        ("qpos:outside", "qpos is a link to somewhere else"),
+        ("qpos:soft", "qpos is a link to somewhere else"),
+        ("images/main_camera:outside", "images/main_camera is a link to somewhere else"),
+        ("cmd_vel:outside", "cmd_vel is a link to somewhere else"),
+        ("committed:chunk", "committed has chunks"),
+        ("qpos:1000000000000", "qpos"),
+        ("images/main_camera:900000", "images/main_camera"),
+    ],
+)
+def test_what_leads_out_of_the_file_is_refused(record, how, says):
+    path = record(5)
+    _made_hostile(path, how)
+    with pytest.raises(EpisodeError, match=says) as error:
+        Episode(path)
+    assert "episode_0.h5" in str(error.value)
+
+
+@pytest.mark.parametrize("group", ["images", "timestamps", "stale"])
+def test_a_group_that_is_a_link_is_refused(record, group):
+    path = record(5)
+    shutil.copy(path, path.with_name("elsewhere.h5"))
+    with h5py.File(path, "r+") as file:
+        del file[group]
+        file[group] = h5py.ExternalLink("elsewhere.h5", group)
+    with pytest.raises(EpisodeError, match=f"{group}.* is a link to somewhere else"):
+        Episode(path)
+
+
+@pytest.mark.parametrize("steps", [300_000, 2_000_000])
+def test_more_steps_than_the_file_can_hold_are_refused(record, steps):
+    path = record(5)
+    with h5py.File(path, "r+") as file:
+        file.visititems(lambda _, item: item.resize(steps, axis=0) if getattr(item, "maxshape", (1,))[0] is None else 0)
+        file["committed"][0] = steps
+    with pytest.raises(EpisodeError, match=f"claims {steps} steps"):
+        Episode(path)

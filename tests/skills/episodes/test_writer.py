@@ -289,3 +289,39 @@ def test_importing_the_package_loads_no_hdf5():
     root = Path(__file__).parents[3]
     run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Flushing fails; closing the file does not."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("skills.episodes.writer.os.fdatasync", refuse)
+
+
+def test_closing_on_a_full_disk_lets_go_of_file_and_lock(new_writer, step, full_disk):
+    writer = new_writer()
+    writer.append(step(0))
+    with pytest.raises(EpisodeWriteError, match="No space left"):
+        writer.close()
+    assert not list(writer.path.parent.glob("*.lock"))
+    writer.close()
+    with pytest.raises(EpisodeWriteError, match="closed"):
+        writer.append(step(1))
+
+
+def test_discarding_on_a_full_disk_moves_what_is_there(new_writer, step, full_disk):
+    writer = new_writer()
+    writer.append(step(0))
+    trashed = writer.discard()
+    assert trashed.is_file()
+    assert [p.name for p in writer.path.parent.iterdir()] == [".trash"]
+
+
+def test_the_seed_of_a_simulated_scene_is_kept(header, new_writer, step):
+    writer = new_writer(header=header.model_copy(update={"scene_seed": (1 << 63) - 1}))
+    writer.append(step(0))
+    with Episode(writer.finalize()) as episode:
+        assert episode.header.scene_seed == (1 << 63) - 1
