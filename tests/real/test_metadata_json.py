@@ -63,8 +63,8 @@ def test_as_skills_they_are_listed_each_with_what_it_lacks(tmp_path):
     assert entries["primitives_give_object"].runnable
 
 
-def test_recordings_of_the_reference_robot_are_listed_as_to_be_imported():
+def test_recordings_of_the_reference_robot_are_listed_as_those_of_another_program():
     data_dir = DATA / "mars_h264" / "data"
     episodes = list_episodes(data_dir)
     assert [episode.episode_id for episode in episodes] == [0, 1]
-    assert all("import it first" in str(episode.problem) for episode in episodes)
+    assert all("recording of another program" in str(episode.problem) for episode in episodes)
