@@ -15,6 +15,7 @@ from hal.clock import VirtualClock
 from hal.sim.pick import PickTask
 from hal.sim.robot import SimRobot
 from hal.sim.specs import reference_spec
+from hal.types import Setpoint
 from skills.metadata import METADATA_NAME, update_metadata
 from skills.store import SkillStore
 
@@ -26,16 +27,17 @@ def draw_cameras() -> None:
     """Main and wrist camera, while the scripted leader comes down on the cube."""
     clock, task = VirtualClock(), PickTask()
     robot = SimRobot(reference_spec(width=480, height=360), clock, seed=_SCENE)
+    robot.reset(task.scene(_SCENE), task.start_pose())
+    robot.start()
+    leader = task.leader(robot, seed=_SCENE)
+    leader.start(robot.read(), 0.0)
     pictures = []
-    for share in (0.25, 0.62, 1.0):
-        robot.reset(task.scene(_SCENE), task.start_pose())
-        leader = task.leader(robot, seed=_SCENE)
-        leader.start(robot.read(), 0.0)
-        for step in range(int(420 * share)):
-            sample = leader.read(step / 100)
+    for until_s in (1.0, 2.6, 4.2):
+        while clock.now() < until_s:
+            sample = leader.read(clock.now())
             assert sample is not None
-            robot._target = sample.qpos
-            robot._step(0.01)
+            robot.write(Setpoint(sample.qpos, sample.base_velocity, clock.now()))
+            clock.sleep_until(clock.now() + 0.01)
         pictures.append(np.vstack([robot.capture(camera).rgb for camera in robot.spec.cameras]))
     small = cv2.resize(np.hstack(pictures), None, fx=0.6, fy=0.6, interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(PICTURES / "cameras.jpg"), small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])
@@ -43,7 +45,7 @@ def draw_cameras() -> None:
 
 def draw_tree() -> None:
     """The tree of the demo's agent."""
-    from btruntime.demo.demo import _AGENT_FILE
+    from btruntime.demo.demo import AGENT_FILE
 
     with TemporaryDirectory() as directory:
         store = SkillStore(Path(directory) / "skills")
@@ -53,7 +55,7 @@ def draw_tree() -> None:
         update_metadata(poses.path / METADATA_NAME, execution={"poses": [task_pose(), task_pose()]})
         agents = Path(directory) / "agents"
         agents.mkdir()
-        (agents / "demo.py").write_text(_AGENT_FILE, encoding="utf-8")
+        (agents / "demo.py").write_text(AGENT_FILE, encoding="utf-8")
         root = create_root("agent/demo", str(store.user_dir), str(agents))
         (PICTURES / "tree.svg").write_text(svg(snapshot(root, 0, 0.0)), encoding="utf-8")
 

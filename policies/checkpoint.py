@@ -21,6 +21,7 @@ from policies.act.config import ACTConfig
 from policies.act.model import ACTNetwork
 from policies.manifest import (
     MANIFEST_FILE,
+    STATISTICS_FILE,
     CheckpointFile,
     FileEntry,
     ManifestError,
@@ -29,7 +30,7 @@ from policies.manifest import (
     read_run,
     write_run,
 )
-from policies.normalize import STATISTICS_FILE, Statistics, StatisticsError, load_statistics, save_statistics
+from policies.normalize import Statistics, StatisticsError, load_statistics, save_statistics
 from policies.spec import InputSpec
 
 __all__ = [

@@ -15,6 +15,7 @@ from foundation.files import confined, write_atomic
 from policies.spec import InputSpec
 
 MANIFEST_FILE = "run.json"
+STATISTICS_FILE = "dataset_stats.pt"
 _CHECKPOINT_NAME = re.compile(r"act_policy_step_(\d{1,12})\.pth")
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 from foundation.errors import BtruntimeError
 from foundation.files import replacing
 
-STATISTICS_FILE = "dataset_stats.pt"
 STD_FLOOR = 1e-2
 """In the feature's unit. Without it a joint that never moved explodes at the first deviation."""
 

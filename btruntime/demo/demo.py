@@ -40,7 +40,7 @@ _DEMONSTRATION_SEEDS, _FRESH_SEEDS, _LIVE_SEEDS = 0, 500_000_000, 900_000_000
 _SEEDS_PER_DEMO = 1_000
 _HAND_OVER_POSE = (1.2, 0.1, 0.6, 0.4, 0.0)
 _GRIP_CLOSED_RAD, _GRIP_OPEN_RAD = 0.15, 0.7
-_AGENT_FILE = '''"""Picks up the cube, hands it over, and waves."""
+AGENT_FILE = '''"""Picks up the cube, hands it over, and waves."""
 
 from btruntime import Agent
 
@@ -227,7 +227,7 @@ def _prepare(config: DemoConfig) -> Places:
         )
     places = Places(directory / "skills", directory / "agents", directory / "flights")
     (directory / "agents").mkdir()
-    (directory / "agents" / "demo.py").write_text(_AGENT_FILE, encoding="utf-8")
+    (directory / "agents" / "demo.py").write_text(AGENT_FILE, encoding="utf-8")
     return places
 
 

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from foundation.errors import BtruntimeError
-from policies.manifest import RunManifest, checkpoint_name, read_run
+from policies.manifest import STATISTICS_FILE, RunManifest, checkpoint_name, read_run
 from skills.metadata import SkillMetadata, activate
 
-STATISTICS_FILE = "dataset_stats.pt"
 OnEvent = Callable[[Mapping[str, Any]], None]
 _STOP_GRACE_S = 60.0
 

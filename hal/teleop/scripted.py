@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hal.profile import minimum_jerk
 from hal.teleop.leader import LeaderSample
 from hal.types import Array, Observation
 
@@ -69,8 +70,3 @@ class WaypointLeader:
 
     def close(self) -> None:
         """Nothing to let go of."""
-
-
-def minimum_jerk(share: float) -> float:
-    """Progress 0..1 of a minimum-jerk move at the share 0..1 of its duration (Flash and Hogan 1985, eq. 4)."""
-    return share**3 * (10.0 - 15.0 * share + 6.0 * share**2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable
 
 from py_trees.behaviour import Behaviour
@@ -35,9 +36,9 @@ class Leaf(Behaviour):
     def begin(self) -> None:
         """Start; called once per run of the leaf."""
 
+    @abstractmethod
     def advance(self) -> Status:
         """One tick."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """Let go of what `begin` took, the lease excepted. Must be cheap and idempotent."""

@@ -9,7 +9,7 @@ from py_trees.common import Status
 
 from foundation.errors import BtruntimeError
 from hal.motion import Resource
-from hal.teleop.scripted import minimum_jerk
+from hal.profile import minimum_jerk
 from hal.types import Array, Command, RobotSpec
 from skills.behaviours.leaf import Leaf
 from skills.context import SkillContext

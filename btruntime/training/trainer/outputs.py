@@ -17,8 +17,8 @@ from btruntime.training.trainer.processes import Processes
 from btruntime.training.trainer.runs import STATE_FILE, Measured, RunRecord, RunState, save_state
 from btruntime.training.trainer.validation import open_loop_error
 from policies import checkpoint
-from policies.manifest import MANIFEST_FILE, checkpoint_name, read_run, write_run
-from policies.normalize import STATISTICS_FILE, Statistics
+from policies.manifest import MANIFEST_FILE, STATISTICS_FILE, checkpoint_name, read_run, write_run
+from policies.normalize import Statistics
 from policies.spec import InputSpec
 
 _PATIENCE = 2.0

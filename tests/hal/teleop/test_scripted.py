@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hal.teleop.scripted import Waypoint, WaypointLeader, minimum_jerk
+from hal.profile import minimum_jerk
+from hal.teleop.scripted import Waypoint, WaypointLeader
 from hal.types import Observation
 
 A, B = np.array([1.0, -1.0]), np.array([1.0, 2.0])
