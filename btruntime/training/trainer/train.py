@@ -270,9 +270,11 @@ def _save_if_due(run: Run, learner: Learner, stop: Stop) -> None:
         save_state(run.directory, RunState(run.record, learner.state_dict()))
         run.saved_at_s = now_s
     if signal_number:
+        skill = run.directory.resolve().parent
         raise Interrupted(
             f"stopped after step {run.record.step} of {run.config.max_steps}; the state is saved. To go on: "
-            f"btruntime train run {quote(run.directory.parent.name)} --resume {run.directory.name}",
+            f"btruntime train run {quote(skill.name)} --resume {run.directory.name} "
+            f"--skills-dir {quote(str(skill.parent))}",
             signal_number,
         )
 

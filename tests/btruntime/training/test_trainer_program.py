@@ -68,7 +68,7 @@ def test_sigterm_saves_and_the_run_goes_on(make_skill: MakeSkill, tiny: TrainerC
         said = process.stderr.read()
     assert process.returncode == 128 + signal.SIGTERM
     assert said.startswith("stopped after step ")
-    assert said.rstrip().endswith(f"btruntime train run {skill.name} --resume 1")
+    assert said.rstrip().endswith(f"btruntime train run {skill.name} --resume 1 --skills-dir {skill.resolve().parent}")
     assert len(said.splitlines()) == 1
     assert {path.name for path in (skill / "1").iterdir()} == {"resume.pt"}
     resume = ["--skill-dir", str(skill), "--run-id", "1", "--resume"]
