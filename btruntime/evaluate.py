@@ -25,9 +25,10 @@ import numpy as np
 from btruntime.runtime import PolicyPool, Runtime
 from foundation.errors import BtruntimeError
 from hal.clock import Rate, VirtualClock
-from hal.motion import MotionGate, Resource
+from hal.motion import Resource
 from hal.sim.pick import PickTask
 from hal.sim.robot import SimRobot
+from hal.sim.stage import staged
 from hal.types import Command, RobotSpec
 from policies.runner import InlineRunner, Policy, PolicyRunner
 from policies.spec import InputSpec, PolicyInput
@@ -212,27 +213,21 @@ def _driven(job: Job, contender: Contender, pool: PolicyPool, seed: int) -> Scen
 
 def _led(job: Job, seed: int) -> SceneResult:
     """The scripted leader in one scene, without looking where the object is."""
-    clock = VirtualClock()
-    robot = SimRobot(job.robot, clock, seed=seed)
-    robot.reset(job.task.scene(seed), job.task.start_pose())
-    gate = MotionGate(robot, clock)
-    robot.start()
-    gate.start()
-    leader, spec = job.task.leader(robot, blind=True), job.robot.action_spec(base=False, progress=False)
-    rate = Rate(clock, 1.0 / _LEADER_HZ)
-    rate.wait()
-    began_s = clock.now()
-    leader.start(robot.read(), began_s)
-    lease = gate.acquire(Contender.BLIND, [Resource.ARM])
-    while not leader.finished:
-        sample = leader.read(clock.now())
-        assert sample is not None  # it has started
-        gate.submit(lease, Command(spec, sample.qpos, clock.now()))
+    spec = job.robot.action_spec(base=False, progress=False)
+    with staged(job.robot, job.task.scene(seed), job.task.start_pose(), seed=seed) as stage:
+        clock, leader = stage.clock, job.task.leader(stage.robot, blind=True)
+        rate = Rate(clock, 1.0 / _LEADER_HZ)
         rate.wait()
-    succeeded, duration_s = job.task.succeeded(robot), clock.now() - began_s
-    gate.close()
-    robot.close()
-    return SceneResult(Contender.BLIND, seed, succeeded, "done", duration_s)
+        began_s = clock.now()
+        leader.start(stage.robot.read(), began_s)
+        lease = stage.gate.acquire(Contender.BLIND, [Resource.ARM])
+        while not leader.finished:
+            sample = leader.read(clock.now())
+            assert sample is not None  # it has started
+            stage.gate.submit(lease, Command(spec, sample.qpos, clock.now()))
+            rate.wait()
+        succeeded = job.task.succeeded(stage.robot)
+        return SceneResult(Contender.BLIND, seed, succeeded, "done", clock.now() - began_s)
 
 
 def _runner(checkpoint: Path, *, blank: bool) -> PolicyRunner:

@@ -28,6 +28,7 @@ from hal.sim.pick import PickTask
 from hal.sim.robot import SimRobot
 from hal.sim.specs import demo_spec
 from hal.types import RobotSpec
+from skills.ids import directory_name
 from skills.metadata import METADATA_NAME, update_metadata
 from skills.store import SkillEntry, SkillStore
 
@@ -73,6 +74,9 @@ class DemoStoppedError(DemoError):
 
 class Bar(Protocol):
     """Progress of one step."""
+
+    def advance(self) -> None:
+        """One more is done."""
 
     def reach(self, done: float, note: str = "") -> None:
         """So much is done."""
@@ -273,7 +277,7 @@ def _add_hand_over(store: SkillStore) -> None:
 
 
 def _train(config: DemoConfig, store: SkillStore, screen: Screen) -> None:
-    entry = store.get(SKILL_NAME.replace(" ", "-").lower())
+    entry = store.get(directory_name(SKILL_NAME))
     with screen.bar("training", 1.0) as bar:
         directory = train_locally(
             entry.path,
@@ -311,7 +315,7 @@ def _evaluate(
 ) -> Mapping[Contender, Rate95]:
     first = _FRESH_SEEDS + config.seed * _SEEDS_PER_DEMO
     seeds = tuple(fresh_seeds(first, config.scenes, used))
-    entry = store.get(SKILL_NAME.replace(" ", "-").lower())
+    entry = store.get(directory_name(SKILL_NAME))
     job = Job(store.user_dir, str(entry.id), spec, task)
 
     def end(reason: str) -> None:
@@ -320,12 +324,6 @@ def _evaluate(
     with stopping_on_signals(end) as stopped:
         try:
             with screen.bar("evaluating", config.scenes * len(Contender)) as bar:
-                done = [0]
-
-                def advance(result: object) -> None:
-                    done[0] += 1
-                    bar.reach(done[0])
-
-                return tally(evaluate(job, seeds, progress=advance))
+                return tally(evaluate(job, seeds, progress=lambda result: bar.advance()))
         except EvaluationStoppedError as error:
             raise DemoStoppedError(str(error), stopped.number or 0) from error

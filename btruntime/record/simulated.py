@@ -11,10 +11,8 @@ from pathlib import Path
 
 from btruntime.record.config import RecorderConfig
 from btruntime.record.recorder import Recorded, Recorder
-from hal.clock import VirtualClock
-from hal.motion import MotionGate
 from hal.sim.pick import PickTask
-from hal.sim.robot import SimRobot
+from hal.sim.stage import staged
 from hal.types import RobotSpec
 
 _SETTLE_S = 0.3
@@ -67,20 +65,13 @@ def _demonstration(
     cancelled: Callable[[], bool],
 ) -> Recorded | None:
     """One scene; None when its episode went to the trash."""
-    clock = VirtualClock()
     with ExitStack() as stack:
-        robot = SimRobot(spec, clock, seed=seed)
-        stack.callback(robot.close)
-        robot.reset(task.scene(seed), task.perturbed_start(seed))
-        gate = MotionGate(robot, clock)
-        stack.callback(gate.close)
-        robot.start()
-        gate.start()
-        clock.sleep_until(_SETTLE_S)
-        recorder = Recorder(robot, clock, gate, data_dir, config, software=software, scene_seed=seed)
+        stage = stack.enter_context(staged(spec, task.scene(seed), task.perturbed_start(seed), seed=seed))
+        stage.clock.sleep_until(_SETTLE_S)
+        recorder = Recorder(stage.robot, stage.clock, stage.gate, data_dir, config, software=software, scene_seed=seed)
         stack.callback(recorder.close)
-        recorder.record(task.leader(robot, seed=seed), cancelled=cancelled)
-        if task.succeeded(robot) and not cancelled():
+        recorder.record(task.leader(stage.robot, seed=seed), cancelled=cancelled)
+        if task.succeeded(stage.robot) and not cancelled():
             return recorder.save()
         recorder.discard()
         return None

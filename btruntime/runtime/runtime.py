@@ -45,6 +45,8 @@ class Runtime:
         self._period_s = 1.0 / rate_hz
         self._executor = None if clock.virtual else ThreadPoolExecutor(2, thread_name_prefix="skill background")
         self._resources = [Resource.ARM] if robot.spec.base is None else list(Resource)
+        base = () if robot.spec.base is None else ("base",)
+        self._sensors = ("joints", *base, *robot.spec.camera_names)
         self.context = RobotContext(robot.spec, clock, self.gate, pool, self._executor)
 
     def __enter__(self) -> Runtime:
@@ -150,13 +152,11 @@ class Runtime:
 
     def _record(self, tree: TreeSnapshot, began_s: float, lateness_s: float) -> TickRecord:
         observation, report = self.context.observation, self.gate.report()
-        base = () if self.robot.spec.base is None else ("base",)
-        sensors = ("joints", *base, *self.robot.spec.camera_names)
         return TickRecord(
             tick=tree.tick,
             time_s=began_s,
             tree=tree,
-            ages=MappingProxyType({sensor: observation.age_s(sensor, began_s) for sensor in sensors}),
+            ages=MappingProxyType({sensor: observation.age_s(sensor, began_s) for sensor in self._sensors}),
             asked=MappingProxyType(self.context.asked) if self.context.asked else None,
             sent=None if report.setpoint is None else setpoint_values(report.setpoint),
             lateness_s=lateness_s,

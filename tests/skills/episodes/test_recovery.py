@@ -32,8 +32,8 @@ def _in_child(work) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-def _record_and_die_at(kill_at: int, new_writer, step) -> None:
-    """Record and finalise; die just before the `kill_at`-th thing that reaches the disk."""
+def _die_at(kill_at: int, doings) -> None:
+    """Let this process be killed just before the `kill_at`-th call of one of `doings`: (owner, name) each."""
     count = 0
 
     def counted(original):
@@ -46,17 +46,25 @@ def _record_and_die_at(kill_at: int, new_writer, step) -> None:
 
         return call
 
-    for owner, name in [
-        (os, "fdatasync"),
-        (os, "fsync"),
-        (os, "link"),
-        (Path, "unlink"),
-        (Path, "replace"),
-        (h5py.File, "close"),
-        (h5py.File, "flush"),
-        (h5py.AttributeManager, "__setitem__"),
-    ]:
+    for owner, name in doings:
         setattr(owner, name, counted(getattr(owner, name)))
+
+
+def _record_and_die_at(kill_at: int, new_writer, step) -> None:
+    """Record and finalise; die just before the `kill_at`-th thing that reaches the disk."""
+    _die_at(
+        kill_at,
+        [
+            (os, "fdatasync"),
+            (os, "fsync"),
+            (os, "link"),
+            (Path, "unlink"),
+            (Path, "replace"),
+            (h5py.File, "close"),
+            (h5py.File, "flush"),
+            (h5py.AttributeManager, "__setitem__"),
+        ],
+    )
     writer = new_writer()
     for index in range(STEPS):
         writer.append(step(index))
@@ -224,20 +232,8 @@ def test_a_kill_during_recovery_makes_no_second_episode(kill_at, new_writer, ste
     data_dir = tmp_path / "data"
 
     def recover_and_die() -> None:
-        count = 0
-
-        def counted(original):
-            def call(*args, **kwargs):
-                nonlocal count
-                count += 1
-                if count == kill_at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return original(*args, **kwargs)
-
-            return call
-
-        for owner, name in [(os, "fsync"), (os, "link"), (Path, "unlink"), (Path, "replace"), (h5py.File, "close")]:
-            setattr(owner, name, counted(getattr(owner, name)))
+        doings = [(os, "fsync"), (os, "link"), (Path, "unlink"), (Path, "replace"), (h5py.File, "close")]
+        _die_at(kill_at, doings)
         recover(data_dir)
 
     _in_child(recover_and_die)
