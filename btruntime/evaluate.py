@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from enum import StrEnum
 from multiprocessing.connection import Connection
@@ -146,7 +146,11 @@ def evaluate(
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin_worker, initargs=(theirs,))
     with theirs, lifeline, pool:
         try:
-            for done in as_completed([pool.submit(run_batch, job, c, batch) for c, batch in batches]):
+            # On a thread of its own: what a signal handler raises must not cut short how a worker is told what it is.
+            with ThreadPoolExecutor(1) as starter:
+                attempts = starter.submit(lambda: [pool.submit(run_batch, job, c, batch) for c, batch in batches])
+                futures = attempts.result()
+            for done in as_completed(futures):
                 for result in done.result():
                     results.append(result)
                     progress(result)
@@ -213,7 +217,7 @@ def _driven(job: Job, contender: Contender, pool: PolicyPool, seed: int) -> Scen
 
 def _led(job: Job, seed: int) -> SceneResult:
     """The scripted leader in one scene, without looking where the object is."""
-    spec = job.robot.action_spec(base=False, progress=False)
+    spec = job.robot.action_spec(base=False, progress=False, grippers=False)
     with staged(job.robot, job.task.scene(seed), job.task.start_pose(), seed=seed) as stage:
         clock, leader = stage.clock, job.task.leader(stage.robot, blind=True)
         rate = Rate(clock, 1.0 / _LEADER_HZ)

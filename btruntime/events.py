@@ -251,6 +251,9 @@ class TickRecord:
 
 
 def setpoint_values(setpoint: Setpoint) -> tuple[float, ...]:
-    """(J,) joint positions, then (2,) base velocity where there is a base."""
-    base = () if setpoint.base_velocity is None else tuple(setpoint.base_velocity.tolist())
-    return (*setpoint.qpos.tolist(), *base)
+    """(J,) joint positions, (G,) gripper fractions (NaN before the first command), then (2,) base velocity.
+
+    Grippers and base where there are any: in the order of `hal.types.RobotSpec.action_spec`, whose names they have.
+    """
+    parts = (setpoint.qpos, setpoint.grippers, setpoint.base_velocity)
+    return tuple(value for part in parts if part is not None for value in part.tolist())

@@ -77,6 +77,17 @@ class JointSpec(_Frozen):
         return self
 
 
+class GripperSpec(_Frozen):
+    """A gripper that is commanded as a fraction (0 closed, 1 open) and measured by nobody, for example a pneumatic one.
+
+    Attributes:
+        max_rate_per_s: how fast the commanded fraction may change, in fractions per second.
+    """
+
+    name: Name
+    max_rate_per_s: Positive = 5.0
+
+
 class CameraSpec(_Frozen):
     """One camera: frames are (height, width, 3) uint8 RGB at `rate_hz`."""
 
@@ -96,22 +107,32 @@ class BaseSpec(_Frozen):
 
 
 class RobotSpec(_Frozen):
-    """All that the code knows of a robot: joints in order, cameras in order, a base or none, and rates."""
+    """All that the code knows of a robot: joints in order, cameras in order, a base or none, and rates.
+
+    A gripper whose position is measured is a joint (`JointSpec.gripper`); `grippers` are those that are not.
+    """
 
     name: Name
     joints: Annotated[tuple[JointSpec, ...], Field(min_length=1)]
     cameras: tuple[CameraSpec, ...] = ()
     base: BaseSpec | None = None
+    grippers: tuple[GripperSpec, ...] = ()
     control_rate_hz: Positive
     state_rate_hz: Positive
 
     @model_validator(mode="after")
     def _unique_names(self) -> RobotSpec:
-        for what, names in (("joint", self.joint_names), ("camera", self.camera_names)):
+        named = {"joint": self.joint_names, "camera": self.camera_names, "gripper": self.gripper_names}
+        for what, names in named.items():
             if len(set(names)) != len(names):
                 raise ValueError(f"robot {self.name}: two {what}s have the same name: {', '.join(names)}")
-        if taken := {"joints", "base"} & set(self.camera_names):
-            raise ValueError(f"robot {self.name}: a camera may not be called {taken.pop()}; that names another sensor")
+        for what in ("camera", "gripper"):
+            if taken := {"joints", "base"} & set(named[what]):
+                raise ValueError(
+                    f"robot {self.name}: a {what} may not be called {taken.pop()}; that names another sensor"
+                )
+        if taken := set(self.gripper_names) & set(self.joint_names):
+            raise ValueError(f"robot {self.name}: a gripper may not be called {taken.pop()}; that names a joint")
         return self
 
     @cached_property
@@ -121,6 +142,11 @@ class RobotSpec(_Frozen):
     @cached_property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
+
+    @cached_property
+    def gripper_names(self) -> tuple[str, ...]:
+        """Of those that are not joints."""
+        return tuple(gripper.name for gripper in self.grippers)
 
     def camera(self, name: str) -> CameraSpec:
         """The camera of that name.
@@ -148,12 +174,18 @@ class RobotSpec(_Frozen):
         """(J,) highest joint accelerations."""
         return _constant(joint.max_acceleration for joint in self.joints)
 
-    def action_spec(self, *, base: bool, progress: bool) -> ActionSpec:
-        """The action that a leader of this robot gives: one position per joint, then base, then progress.
+    @cached_property
+    def gripper_rates(self) -> Array:
+        """(G,) how fast the fraction of each gripper that is not a joint may change."""
+        return _constant(gripper.max_rate_per_s for gripper in self.grippers)
+
+    def action_spec(self, *, base: bool, progress: bool, grippers: bool = True) -> ActionSpec:
+        """The action that a leader of this robot gives: joint positions, gripper fractions, then base, then progress.
 
         Args:
             base: append linear x and angular z of the base.
             progress: append task progress (0..1) and the termination flag.
+            grippers: include the grippers that are not joints; without, an action leaves them as they are.
 
         Raises:
             SpecError: `base` is asked of a robot that has none.
@@ -169,6 +201,8 @@ class RobotSpec(_Frozen):
             )
             for joint in self.joints
         ]
+        if grippers:
+            dims += [ActionDim.fraction(name) for name in self.gripper_names]
         if base:
             if self.base is None:
                 raise SpecError(f"robot {self.name} has no base; record without base movement.")
@@ -188,7 +222,8 @@ class ActionDim(_Frozen):
     """One action dimension.
 
     Attributes:
-        target: the joint it moves, or "linear" or "angular" for the base; None for progress and termination.
+        target: the joint or gripper it moves, or "linear" or "angular" for the base; None for progress and
+            termination.
         unit: "rad", "m", "rad/s", "m/s", or "1". A gripper in "1" is a fraction: 0 closed, 1 open.
         low, high: limits of the value where the maker of the data stated them.
     """
@@ -205,6 +240,11 @@ class ActionDim(_Frozen):
         """A base velocity dimension, limited to +-`limit`."""
         unit: Literal["m/s", "rad/s"] = "m/s" if axis == "linear" else "rad/s"
         return cls(name=f"base_{axis}", kind=ActionKind.BASE_VELOCITY, unit=unit, target=axis, low=-limit, high=limit)
+
+    @classmethod
+    def fraction(cls, gripper: str) -> ActionDim:
+        """How far a gripper is open, 0 to 1; the dimension is named after it."""
+        return cls(name=gripper, kind=ActionKind.GRIPPER, unit="1", target=gripper, low=0, high=1)
 
 
 class ActionSpec(_Frozen):
@@ -290,8 +330,16 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Setpoint:
-    """What the motion gate sends to a robot: (J,) joint positions, (2,) base velocity or None."""
+    """What the motion gate sends to a robot.
+
+    Attributes:
+        qpos: (J,) joint positions.
+        base_velocity: (2,) linear x, angular z; None without a base.
+        grippers: (G,) fractions of the grippers that are not joints, 0 closed to 1 open. NaN where nobody has
+            commanded one yet: the robot leaves it as it is. None for a robot without such grippers.
+    """
 
     qpos: Array
     base_velocity: Array | None
     stamp_s: float
+    grippers: Array | None = None

@@ -191,6 +191,7 @@ class Recorder:
         observation, sample = self._robot.read(), self._leader.read(now_s)
         if sample is None:
             raise RecorderError(f"recording stopped after {self.steps} steps: the leader went silent.")
+        self._refuse_odd_leader(sample)
         action = self._action(sample)
         # Stamped by the leader, so that the gate refuses a command that a dead leader repeats.
         submitted = self._gate.submit(self._lease, Command(self._action_spec, action, sample.stamp_s))
@@ -222,11 +223,18 @@ class Recorder:
     def _refuse_odd_leader(self, sample: LeaderSample | None) -> None:
         if sample is None:
             raise RecorderError("the leader gives no commands. Connect it, move it once, and begin again.")
-        joints = len(self._robot.spec.joints)
+        spec = self._robot.spec
+        joints, names = len(spec.joints), ", ".join(spec.gripper_names) or "none"
         if sample.qpos.shape != (joints,):
             raise RecorderError(
-                f"the leader gives positions {sample.qpos.shape}, robot {self._robot.spec.name} has {joints} joints. "
+                f"the leader gives positions {sample.qpos.shape}, robot {spec.name} has {joints} joints. "
                 f"Is it the leader of another robot?"
+            )
+        given = (0,) if sample.grippers is None else sample.grippers.shape
+        if given != (len(spec.grippers),):
+            raise RecorderError(
+                f"the leader gives gripper fractions {given}, expected ({len(spec.grippers)},): grippers of robot "
+                f"{spec.name} that are not joints: {names}. Is it the leader of another robot?"
             )
 
     def _refuse_dead_streams(self, observation: Observation, now_s: float) -> None:
@@ -263,10 +271,10 @@ class Recorder:
     def _action(self, sample: LeaderSample) -> Array:
         """The leader's command in the episode's action layout; progress is written when the episode ends."""
         action = np.zeros(self._action_spec.size)
-        joints = len(sample.qpos)
-        action[:joints] = sample.qpos
+        arm = sample.qpos if sample.grippers is None else np.concatenate([sample.qpos, sample.grippers])
+        action[: len(arm)] = arm
         if self.config.base and sample.base_velocity is not None:
-            action[joints : joints + 2] = sample.base_velocity
+            action[len(arm) : len(arm) + 2] = sample.base_velocity
         return action
 
     def _row(

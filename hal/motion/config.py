@@ -22,6 +22,8 @@ class GateConfig:
             and not counted: float32 and un-normalising cost digits.
         persist_excess: only a larger excess than this, in the same fraction, can become a fault: a policy that
             was shown a joint at its limit predicts values a little beyond it.
+        persist_excess_gripper: the same for the fraction of a gripper that is not a joint. Beyond 0 it is closed and
+            beyond 1 open, and a policy that learned from nothing but 0 and 1 predicts values on either side of them.
         speed_slack: how far a step between two targets may exceed the speed limit before it is counted, as a
             fraction: a command that comes late by scheduling looks faster than it is.
         tracking_error_rad: distance between setpoint and measured position (rad or m, grippers excepted, which
@@ -38,6 +40,7 @@ class GateConfig:
     persist_s: float = 0.5
     rounding: float = 1e-3
     persist_excess: float = 0.02
+    persist_excess_gripper: float = 0.25
     speed_slack: float = 0.1
     tracking_error_rad: float = 0.5
     command_period_s: float = 0.040

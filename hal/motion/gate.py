@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -15,7 +16,8 @@ from hal.motion.config import GateConfig, GateReport, Submitted
 from hal.motion.interpolator import Interpolator
 from hal.motion.lease import Grant, Lease, Leases, Resource, new_lease
 from hal.motion.limits import ActionBinding, ActionBindings
-from hal.motion.supervision import check_commands, check_sensors, check_tracking, misread, note_violations
+from hal.motion.reading import measured, misread, read
+from hal.motion.supervision import check_commands, check_sensors, check_tracking, note_violations
 from hal.robot import Robot
 from hal.types import ActionSpec, Array, Command, Observation, Setpoint, SpecError
 
@@ -229,7 +231,7 @@ class MotionGate:
 
     def step(self) -> None:
         """One control period: read, judge, move the setpoint, write. One thread at a time."""
-        observation, trouble = self._read()
+        observation, trouble = read(self._robot)
         with self._lock:
             now_s = self._clock.now()
             self._steps += 1
@@ -245,27 +247,15 @@ class MotionGate:
         except BaseException:
             if self._sent is not None:
                 base = None if self._sent.base_velocity is None else np.zeros(2)
-                self._robot.write(_setpoint(self._sent.qpos, base, self._clock.now()))
+                self._robot.write(replace(self._sent, base_velocity=base, stamp_s=self._clock.now()))
             raise
-
-    def _read(self) -> tuple[Observation | None, str | None]:
-        """The newest observation, with (J,) joint positions (NaN where none), or what is wrong with it."""
-        try:
-            observation = self._robot.read()
-            shape = np.shape(observation.qpos)
-        except Exception as error:  # noqa: BLE001 - a driver's bug must not end the control loop
-            return None, f"The robot {self._spec.name} does not answer: {error}"
-        if shape != (len(self._spec.joints),):
-            count = len(self._spec.joints)
-            return None, f"The robot {self._spec.name} reads joint positions {shape}, its spec says ({count},)."
-        return observation, None
 
     def _judge(self, now_s: float, observation: Observation | None, trouble: str | None) -> None:
         """Decide who may move: robot, sensors, watchdog, tracking."""
         if trouble is not None:
             self._counts["read"] += 1
             self._blame_all(trouble)
-        qpos = _measured(observation)
+        qpos = measured(observation)
         if observation is not None and qpos is not None:
             self._joints_s = observation.joints_s
         if self._interpolator.qpos is None:
@@ -307,7 +297,7 @@ class MotionGate:
             self._interpolator.advance(
                 now_s, hold_arm=stopped or self._held(Resource.ARM), hold_base=stopped or self._held(Resource.BASE)
             )
-        return _setpoint(self._interpolator.qpos, self._interpolator.base_velocity, now_s)
+        return self._interpolator.setpoint(now_s)
 
     def _write(self, setpoint: Setpoint) -> None:
         try:
@@ -316,7 +306,7 @@ class MotionGate:
             with self._lock:
                 self._counts["write"] += 1
                 self._blame_all(f"The robot {self._spec.name} does not take setpoints: {error}")
-                self._interpolator.resume_at(None if self._sent is None else self._sent.qpos)
+                self._interpolator.resume_at(self._sent)
             return
         self._sent = setpoint
 
@@ -339,7 +329,7 @@ class MotionGate:
         if grant.held:
             reasons.append("fault" if grant.fault else "stale")
             allowed[:] = False
-        held = binding.held_values(self._interpolator.qpos)
+        held = self._held_values(binding)
         return Submitted(True, tuple(reasons), binding.action(np.where(allowed, values, held), asked))
 
     def _refusal(self, grant: Grant, command: Command, now_s: float) -> str | None:
@@ -358,21 +348,20 @@ class MotionGate:
 
     def _refuse(self, reason: str, binding: ActionBinding, asked: Array) -> Submitted:
         self._counts[reason] += 1
-        sent = binding.action(binding.held_values(self._interpolator.qpos), asked)
+        sent = binding.action(self._held_values(binding), asked)
         return Submitted(accepted=False, reasons=(reason,), sent=sent)
 
+    def _held_values(self, binding: ActionBinding) -> Array:
+        return binding.held_values(self._interpolator.qpos, self._interpolator.grippers)
+
     def _aim(self, lease: Lease, grant: Grant, binding: ActionBinding, values: Array, arrival_s: float) -> None:
-        """Make (M,) values the targets; what is not named, or NaN, comes to rest."""
+        """Make (M,) values the targets; what is not named, or NaN, comes to rest (a gripper stays as it is)."""
         if Resource.ARM in lease.resources:
-            target, speed = np.full(len(self._spec.joints), np.nan), np.zeros(len(self._spec.joints))
-            target[binding.joints[binding.is_position]] = values[binding.is_position]
-            speed[binding.joints[binding.is_velocity]] = values[binding.is_velocity]
-            self._interpolator.aim_arm(target, speed, arrival_s)
+            target, speed, fractions = binding.arm_targets(values)
+            self._interpolator.aim_arm(target, speed, fractions, arrival_s)
             grant.target = target
         if Resource.BASE in lease.resources:
-            velocity = np.zeros(2)
-            velocity[binding.joints[binding.is_base]] = values[binding.is_base]
-            self._interpolator.aim_base(velocity)
+            self._interpolator.aim_base(binding.base_target(values))
 
     def _end(self, lease: Lease) -> None:
         self._leases.end(lease)
@@ -399,20 +388,3 @@ class MotionGate:
             return f"stopped: {self._stopped}"
         held = (grant.holding for _, grant in self._leases.alive())
         return self._trouble or next(filter(None, held), None)
-
-
-def _measured(observation: Observation | None) -> Array | None:
-    """(J,) joint positions, if every one was measured."""
-    if observation is None or not np.isfinite(observation.qpos).all():
-        return None
-    return observation.qpos
-
-
-def _setpoint(qpos: Array, base_velocity: Array | None, stamp_s: float) -> Setpoint:
-    """A setpoint with its own read-only arrays: robots and recorders may keep it."""
-    qpos = qpos.copy()
-    qpos.setflags(write=False)
-    if base_velocity is not None:
-        base_velocity = base_velocity.copy()
-        base_velocity.setflags(write=False)
-    return Setpoint(qpos, base_velocity, stamp_s)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import overload
+
 import numpy as np
 
-from hal.types import Array, RobotSpec
+from hal.types import Array, RobotSpec, Setpoint
 
 _ARRIVED = 1e-12
 
@@ -30,6 +32,10 @@ class Interpolator:
     """Where the setpoint is, how fast it moves, and where it goes.
 
     Always true after `start`: every joint can brake to rest within its position limits. The gate's lock guards it.
+
+    Grippers that are not joints have a fraction, and no measured position to begin from: NaN until the first target,
+    which is sent at once, as there is nothing to interpolate from; later ones at the gripper's rate. At rest a
+    fraction stays what it is, so that nothing is dropped.
     """
 
     def __init__(self, spec: RobotSpec):
@@ -49,15 +55,21 @@ class Interpolator:
         self._by_speed = np.ones(count, dtype=bool)  # (J,)
         self._base_target: Array | None = None  # (2,); None stands
         self._arrival_s = 0.0
+        self._gripper_step = spec.gripper_rates * self._dt_s  # (G,)
+        self._unknown = np.full(len(spec.grippers), np.nan)  # (G,)
+        self.grippers = self._unknown.copy()  # (G,) fractions
+        self._gripper_target = self._unknown.copy()  # (G,); NaN stays
 
     def start(self, qpos: Array) -> None:
         """Begin at rest at the measured positions (J,)."""
         self.qpos = qpos.copy()
         self._velocity[:] = 0
 
-    def resume_at(self, qpos: Array | None) -> None:
-        """The robot got no more than `qpos` (J,), or nothing: go on from there at rest, or wait for `start`."""
-        self.qpos = None if qpos is None else qpos.copy()
+    def resume_at(self, setpoint: Setpoint | None) -> None:
+        """The robot got no more than that, or nothing: go on from there at rest, or wait for `start`."""
+        self.qpos = None if setpoint is None else setpoint.qpos.copy()
+        sent = None if setpoint is None else setpoint.grippers
+        self.grippers = (self._unknown if sent is None else sent).copy()
         self._velocity[:] = 0
         self.rest_arm()
         self.rest_base()
@@ -71,25 +83,28 @@ class Interpolator:
         return not self._velocity.any() and (base is None or not base.any())
 
     def rest_arm(self) -> None:
-        """Forget the targets of the joints and bring them to rest."""
+        """Forget the targets of joints and grippers; bring the joints to rest, leave the grippers as they are."""
         self._by_speed[:] = True
         self._speed[:] = 0
+        self._gripper_target = self._unknown
 
     def rest_base(self) -> None:
         """Base velocity zero at the next step, unless `aim_base` comes first: then it changes without a jump."""
         self._base_target = None
 
-    def aim_arm(self, target: Array, speed: Array, arrival_s: float) -> None:
-        """New targets for the joints; within the limits.
+    def aim_arm(self, target: Array, speed: Array, grippers: Array, arrival_s: float) -> None:
+        """New targets for joints and grippers; within the limits.
 
         Args:
             target: (J,) positions; NaN for joints that are moved by speed, or not at all.
             speed: (J,) speeds for those; 0 brings a joint to rest.
+            grippers: (G,) fractions; NaN for a gripper that stays as it is.
             arrival_s: when the positions should be reached.
         """
         self._by_speed = np.isnan(target)
         self._target = np.where(self._by_speed, 0.0, target)
         self._speed = speed.copy()
+        self._gripper_target = grippers.copy()
         self._arrival_s = arrival_s
 
     def aim_base(self, velocity: Array) -> None:
@@ -101,8 +116,16 @@ class Interpolator:
         assert self.qpos is not None, "advance before start"
         wanted = np.zeros_like(self._velocity) if hold_arm else self._wanted(self.qpos, now_s)
         self._move_arm(self.qpos, np.clip(wanted, self._velocity - self._step, self._velocity + self._step), hold_arm)
+        if not hold_arm:
+            self._move_grippers()
         if self.base_velocity is not None:
             self.base_velocity = self._next_base(self.base_velocity, hold_base)
+
+    def setpoint(self, stamp_s: float) -> Setpoint:
+        """Where it is, in read-only arrays of its own: robots and recorders may keep it."""
+        assert self.qpos is not None, "setpoint before start"
+        base, grippers = self.base_velocity, self.grippers if len(self.grippers) else None
+        return Setpoint(_kept(self.qpos), _kept(base), stamp_s, _kept(grippers))
 
     def _next_base(self, velocity: Array, hold: bool) -> Array:
         """(2,) base velocity of this period: zero at once, anything else within the acceleration limits."""
@@ -120,6 +143,11 @@ class Interpolator:
         self.qpos = np.clip(moved, np.minimum(self._low, qpos), np.maximum(self._high, qpos))
         self._velocity = (self.qpos - qpos) / self._dt_s
 
+    def _move_grippers(self) -> None:
+        begin = np.where(np.isnan(self.grippers), self._gripper_target, self.grippers)
+        target = np.where(np.isnan(self._gripper_target), self.grippers, self._gripper_target)
+        self.grippers = np.clip(target, begin - self._gripper_step, begin + self._gripper_step)
+
     def _wanted(self, qpos: Array, now_s: float) -> Array:
         """(J,) velocities that reach the targets in time, as far as limits let them."""
         towards = np.where(self._speed > 0, self._high, self._low)
@@ -134,3 +162,16 @@ class Interpolator:
         speed[self._by_speed & (self._speed * distance <= 0)] = 0
         wanted: Array = np.copysign(speed, distance)
         return wanted
+
+
+@overload
+def _kept(values: None) -> None: ...
+@overload
+def _kept(values: Array) -> Array: ...
+def _kept(values: Array | None) -> Array | None:
+    """A read-only copy."""
+    if values is None:
+        return None
+    copy = values.copy()
+    copy.setflags(write=False)
+    return copy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, auto
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,18 +44,24 @@ class ActionBinding:
 
     Attributes:
         dims: the positions in the action.
-        joints: the joint that a dimension moves; for the base the axis (0 linear, 1 angular).
-        is_position, is_velocity, is_base: what it commands.
-        scale, offset: value on the robot = offset + scale * action (a gripper in fractions).
+        places: where among its like is what a dimension moves: the joint, the gripper that is not one, or the axis of
+            the base (0 linear, 1 angular).
+        is_position, is_velocity: it commands a joint, so.
+        is_gripper: it commands the fraction of a gripper that is not a joint.
+        is_base: it commands the base.
+        scale, offset: value on the robot = offset + scale * action (a joint that is a gripper, in fractions).
         low, high: limits of the value on the robot.
         reasons: the name of the violation when it is beyond them.
     """
 
     spec: ActionSpec
+    joint_count: int
+    gripper_count: int
     dims: Indices
-    joints: Indices
+    places: Indices
     is_position: NDArray[np.bool_]
     is_velocity: NDArray[np.bool_]
+    is_gripper: NDArray[np.bool_]
     is_base: NDArray[np.bool_]
     scale: Array
     offset: Array
@@ -74,11 +81,35 @@ class ActionBinding:
         action[self.dims] = (values - self.offset) / self.scale
         return action
 
-    def held_values(self, qpos: Array | None) -> Array:
-        """(M,) values that ask for what holding gives: the setpoint (NaN if there is none) and no velocity."""
+    def held_values(self, qpos: Array | None, grippers: Array) -> Array:
+        """(M,) values that ask for what holding gives: the setpoint and no velocity.
+
+        Args:
+            qpos: (J,) the setpoint; None, which gives NaN, when there is none.
+            grippers: (G,) the last fractions; NaN before the first.
+        """
         held = np.zeros(len(self.dims))
-        held[self.is_position] = np.nan if qpos is None else qpos[self.joints[self.is_position]]
+        held[self.is_position] = np.nan if qpos is None else qpos[self.places[self.is_position]]
+        held[self.is_gripper] = grippers[self.places[self.is_gripper]]
         return held
+
+    def arm_targets(self, values: Array) -> tuple[Array, Array, Array]:
+        """(J,) positions, (J,) speeds and (G,) fractions that (M,) `values` ask for.
+
+        What is not named has position NaN, speed 0 and fraction NaN.
+        """
+        target, speed = np.full(self.joint_count, np.nan), np.zeros(self.joint_count)
+        fractions = np.full(self.gripper_count, np.nan)
+        target[self.places[self.is_position]] = values[self.is_position]
+        speed[self.places[self.is_velocity]] = values[self.is_velocity]
+        fractions[self.places[self.is_gripper]] = values[self.is_gripper]
+        return target, speed, fractions
+
+    def base_target(self, values: Array) -> Array:
+        """(2,) linear and angular velocity that (M,) `values` ask for; 0 where they name none."""
+        velocity = np.zeros(2)
+        velocity[self.places[self.is_base]] = values[self.is_base]
+        return velocity
 
     def may_move(self, resources: frozenset[Resource]) -> NDArray[np.bool_]:
         """(M,) whether each moving dimension belongs to one of these."""
@@ -90,8 +121,9 @@ class ActionBinding:
         clipped = np.clip(values, self.low, self.high)
         with np.errstate(over="ignore"):
             excess = np.abs(values - clipped) / (self.high - self.low)
+        serious = excess > np.where(self.is_gripper, config.persist_excess_gripper, config.persist_excess)
         beyond = np.flatnonzero(excess > config.rounding)
-        return clipped, [self._beyond(int(i), float(values[i]), excess[i] > config.persist_excess) for i in beyond]
+        return clipped, [self._beyond(int(i), float(values[i]), serious[i]) for i in beyond]
 
     def too_fast(
         self, values: Array, previous: Array, elapsed_s: float, speeds: Array, slack: float
@@ -106,7 +138,7 @@ class ActionBinding:
             slack: fraction by which a limit may be passed.
         """
         chosen = np.flatnonzero(self.is_position)
-        joints = self.joints[chosen]
+        joints = self.places[chosen]
         needed = np.abs(values[chosen] - previous[joints]) / elapsed_s
         fast = np.flatnonzero(needed > speeds[joints] * (1 + slack))
         return [self._too_fast(int(chosen[i]), float(needed[i]), float(speeds[joints[i]])) for i in fast]
@@ -122,16 +154,25 @@ class ActionBinding:
         return self.spec.dims[int(self.dims[i])].name
 
 
+class _Part(Enum):
+    """What a dimension moves."""
+
+    JOINT = auto()
+    GRIPPER = auto()
+    BASE = auto()
+
+
 @dataclass(frozen=True, slots=True)
 class _Moving:
     """One moving dimension, resolved."""
 
     dim: int
-    joint: int
-    kind: ActionKind
+    place: int
+    part: _Part
     low: float
     high: float
     reason: str
+    by_speed: bool = False
     scale: float = 1.0
     offset: float = 0.0
 
@@ -140,19 +181,21 @@ def bind_action(spec: ActionSpec, robot: RobotSpec) -> ActionBinding:
     """Resolve an action spec on a robot.
 
     Raises:
-        SpecError: a dimension names a joint or a base that the robot lacks, has the wrong unit, or moves what
-            another dimension moves.
+        SpecError: a dimension names a joint, a gripper or a base that the robot lacks, has the wrong unit, or moves
+            what another dimension moves.
     """
     moving = [_resolve(i, dim, robot) for i, dim in enumerate(spec.dims) if dim.kind not in _IGNORED]
     _refuse_twice(moving, spec)
-    kinds = [m.kind for m in moving]
     return ActionBinding(
         spec=spec,
+        joint_count=len(robot.joints),
+        gripper_count=len(robot.grippers),
         dims=np.array([m.dim for m in moving], dtype=np.intp),
-        joints=np.array([m.joint for m in moving], dtype=np.intp),
-        is_position=np.array([k in (ActionKind.JOINT_POSITION, ActionKind.GRIPPER) for k in kinds], dtype=bool),
-        is_velocity=np.array([k is ActionKind.JOINT_VELOCITY for k in kinds], dtype=bool),
-        is_base=np.array([k is ActionKind.BASE_VELOCITY for k in kinds], dtype=bool),
+        places=np.array([m.place for m in moving], dtype=np.intp),
+        is_position=np.array([m.part is _Part.JOINT and not m.by_speed for m in moving], dtype=bool),
+        is_velocity=np.array([m.part is _Part.JOINT and m.by_speed for m in moving], dtype=bool),
+        is_gripper=np.array([m.part is _Part.GRIPPER for m in moving], dtype=bool),
+        is_base=np.array([m.part is _Part.BASE for m in moving], dtype=bool),
         scale=np.array([m.scale for m in moving]),
         offset=np.array([m.offset for m in moving]),
         low=np.array([m.low for m in moving]),
@@ -164,19 +207,31 @@ def bind_action(spec: ActionSpec, robot: RobotSpec) -> ActionBinding:
 def _resolve(index: int, dim: ActionDim, robot: RobotSpec) -> _Moving:
     if dim.kind is ActionKind.BASE_VELOCITY:
         return _resolve_base(index, dim, robot)
+    if dim.kind is ActionKind.GRIPPER and dim.target in robot.gripper_names:
+        return _resolve_gripper(index, dim, robot.gripper_names.index(dim.target))
     if dim.target not in robot.joint_names:
-        joints = ", ".join(robot.joint_names)
-        raise SpecError(f"action {dim.name} moves joint {dim.target!r}; robot {robot.name} has {joints}.")
+        grippers = robot.gripper_names if dim.kind is ActionKind.GRIPPER else ()
+        what, has = ("joint or gripper" if grippers else "joint"), ", ".join([*robot.joint_names, *grippers])
+        raise SpecError(f"action {dim.name} moves {what} {dim.target!r}; robot {robot.name} has {has}.")
     if dim.unit not in _UNITS[dim.kind]:
         raise SpecError(f"action {dim.name} is a {dim.kind} in {dim.unit!r}, expected {' or '.join(_UNITS[dim.kind])}.")
     number = robot.joint_names.index(dim.target)
     joint = robot.joints[number]
     if dim.kind is ActionKind.JOINT_VELOCITY:
-        return _Moving(index, number, dim.kind, -joint.max_speed, joint.max_speed, "speed")
+        return _Moving(index, number, _Part.JOINT, -joint.max_speed, joint.max_speed, "speed", by_speed=True)
     if dim.unit == "1":
         span = joint.high - joint.low
-        return _Moving(index, number, dim.kind, joint.low, joint.high, "position", scale=span, offset=joint.low)
-    return _Moving(index, number, dim.kind, joint.low, joint.high, "position")
+        return _Moving(index, number, _Part.JOINT, joint.low, joint.high, "position", scale=span, offset=joint.low)
+    return _Moving(index, number, _Part.JOINT, joint.low, joint.high, "position")
+
+
+def _resolve_gripper(index: int, dim: ActionDim, number: int) -> _Moving:
+    if dim.unit != "1":
+        raise SpecError(
+            f"action {dim.name} is a gripper in {dim.unit!r}, expected '1': {dim.target} is not a joint, and commanded "
+            "as a fraction."
+        )
+    return _Moving(index, number, _Part.GRIPPER, 0.0, 1.0, "position")
 
 
 def _resolve_base(index: int, dim: ActionDim, robot: RobotSpec) -> _Moving:
@@ -188,13 +243,13 @@ def _resolve_base(index: int, dim: ActionDim, robot: RobotSpec) -> _Moving:
     if dim.unit != unit:
         raise SpecError(f"action {dim.name} is a {dim.target} base velocity in {dim.unit!r}, expected {unit}.")
     limit = (robot.base.max_linear_mps, robot.base.max_angular_radps)[axis]
-    return _Moving(index, axis, dim.kind, -limit, limit, "base")
+    return _Moving(index, axis, _Part.BASE, -limit, limit, "base")
 
 
 def _refuse_twice(moving: list[_Moving], spec: ActionSpec) -> None:
-    first: dict[tuple[bool, int], int] = {}
+    first: dict[tuple[_Part, int], int] = {}
     for m in moving:
-        other = first.setdefault((m.kind is ActionKind.BASE_VELOCITY, m.joint), m.dim)
+        other = first.setdefault((m.part, m.place), m.dim)
         if other != m.dim:
             names = f"{spec.dims[other].name} and {spec.dims[m.dim].name}"
             raise SpecError(f"actions {names} both move {spec.dims[m.dim].target!r}; keep one of them.")

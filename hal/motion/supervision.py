@@ -89,20 +89,6 @@ def note_violations(grant: Grant, violations: list[Violation], config: GateConfi
             grant.blame(f"Commands have been beyond the {reason} limits for {lasted_s:.2f} s: {text}.")
 
 
-def misread(spec: RobotSpec, qpos: Array, tolerance: float) -> str | None:
-    """Why (J,) measured positions cannot be true: one lies further outside its limits than the tolerance."""
-    low, high = spec.position_limits
-    outside = np.maximum(low - qpos, qpos - high)
-    worst = int(outside.argmax())
-    if outside[worst] <= tolerance:
-        return None
-    joint = spec.joints[worst]
-    return (
-        f"Joint {joint.name} reads {qpos[worst]:.3g}, far outside its limits {joint.low:.3g} to {joint.high:.3g}; "
-        "check its calibration."
-    )
-
-
 def _stale(sensor: str, age_s: float, limit_s: float) -> str:
     seen = "has not delivered yet" if np.isinf(age_s) else f"is {age_s:.2f} s old"
     return f"Sensor {sensor} {seen} (limit {limit_s:.2f} s)."

@@ -189,7 +189,7 @@ class SimRobot:
 
     def _check_answers(self) -> None:
         if self.faults.find("gone", self._clock.now()):
-            raise RobotError(f"robot {self.spec.name} does not answer.")
+            raise RobotError(f"robot {self.spec.name} does not answer. Check its power and its connection.")
         for task in self._tasks:
             if task.error is not None:
                 raise RobotError(f"the simulation of robot {self.spec.name} failed: {task.error!r}") from task.error

@@ -10,11 +10,20 @@ from hal.types import Array, Observation
 
 @dataclass(frozen=True, slots=True)
 class LeaderSample:
-    """What the leader asks for: (J,) joint positions, (2,) base velocity or None, and when it was said."""
+    """What the leader asks for.
+
+    Attributes:
+        qpos: (J,) joint positions.
+        base_velocity: (2,) linear x, angular z; None from a leader that drives no base.
+        stamp_s: when it was said.
+        grippers: (G,) fractions (0 closed, 1 open) of the grippers that are not joints; None from a leader of a
+            robot without such grippers.
+    """
 
     qpos: Array
     base_velocity: Array | None
     stamp_s: float
+    grippers: Array | None = None
 
 
 class Leader(Protocol):

@@ -87,7 +87,7 @@ class MoveTo(Leaf):
         self._target = reachable(spec, pose, self._tolerance_rad)
         setpoint = gate.setpoint
         self._from = self.ctx.observation.qpos.copy() if setpoint is None else setpoint.qpos.copy()
-        self._action_spec = spec.action_spec(base=False, progress=False)
+        self._action_spec = spec.action_spec(base=False, progress=False, grippers=False)
         self._began_s = self.ctx.clock.now()
         self._duration_s = move_duration_s(spec, self._from, self._target, self._wished_s)
         self._arm_lease = self.take([Resource.ARM])

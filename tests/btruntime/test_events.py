@@ -130,10 +130,14 @@ def test_only_done_is_success() -> None:
     assert results[Outcome.DONE].duration_s == 2.0
 
 
-def test_setpoint_values_are_joints_then_base() -> None:
+def test_setpoint_values_are_joints_then_grippers_then_base() -> None:
     joints = np.array([0.1, 0.2])
     assert setpoint_values(Setpoint(joints, None, 0.0)) == (0.1, 0.2)
     assert setpoint_values(Setpoint(joints, np.array([0.3, -0.4]), 0.0)) == (0.1, 0.2, 0.3, -0.4)
+    fractions = np.array([0.5, 1.0])
+    assert setpoint_values(Setpoint(joints, None, 0.0, fractions)) == (0.1, 0.2, 0.5, 1.0)
+    everything = setpoint_values(Setpoint(joints, np.array([0.3, -0.4]), 0.0, np.array([np.nan, 1.0])))
+    assert everything == pytest.approx((0.1, 0.2, np.nan, 1.0, 0.3, -0.4), nan_ok=True)
 
 
 def test_statuses_are_those_of_py_trees() -> None:

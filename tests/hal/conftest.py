@@ -16,6 +16,7 @@ from hal.types import (
     CameraSpec,
     Command,
     Frame,
+    GripperSpec,
     JointSpec,
     Observation,
     RobotSpec,
@@ -84,9 +85,16 @@ class BenchRobot:
 
 
 class Bench:
-    def __init__(self, *, base: bool = True, config: GateConfig | None = None, qpos: Sequence[float] = (0.2, 0.1, 0.0)):
+    def __init__(
+        self,
+        *,
+        base: bool = True,
+        config: GateConfig | None = None,
+        qpos: Sequence[float] = (0.2, 0.1, 0.0),
+        grippers: Sequence[GripperSpec] = (),
+    ):
         self.clock = VirtualClock()
-        self.spec = robot_spec(base=base)
+        self.spec = robot_spec(base=base).model_copy(update={"grippers": tuple(grippers)})
         self.robot = BenchRobot(self.clock, self.spec, qpos)
         self.gate = MotionGate(self.robot, self.clock, config)
         self.action_spec = self.spec.action_spec(base=base, progress=True)
@@ -120,7 +128,10 @@ class Bench:
         return self.robot.written[-1]
 
     def assert_lawful(self) -> None:
-        """Every setpoint written so far: finite, within limits, and so are the speeds and accelerations between."""
+        """Every setpoint written so far: finite, within limits, and so are the speeds and accelerations between.
+
+        A gripper's fraction is NaN until it is known, and never again.
+        """
         qpos = np.array([setpoint.qpos for setpoint in self.robot.written])
         if not len(qpos):
             return
@@ -132,6 +143,13 @@ class Bench:
         assert (np.abs(speed) <= self.spec.speed_limits + 1e-9).all()
         gain = np.abs(np.diff(speed, axis=0))
         assert (gain <= self.spec.acceleration_limits * PERIOD_S + 1e-9).all()
+        if self.spec.grippers:
+            fractions = np.array([setpoint.grippers for setpoint in self.robot.written])
+            known = np.isfinite(fractions)
+            assert (known[1:] | ~known[:-1]).all()
+            assert ((fractions[known] >= 0) & (fractions[known] <= 1)).all()
+            moved = np.nan_to_num(np.abs(np.diff(fractions, axis=0)))  # from NaN it may go anywhere
+            assert (moved <= self.spec.gripper_rates * PERIOD_S + 1e-9).all()
         if self.spec.base is not None:
             base = np.array([setpoint.base_velocity for setpoint in self.robot.written])
             top = np.array([self.spec.base.max_linear_mps, self.spec.base.max_angular_radps])

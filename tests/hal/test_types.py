@@ -15,9 +15,11 @@ from hal.types import (
     BaseSpec,
     CameraSpec,
     Frame,
+    GripperSpec,
     JointSpec,
     Observation,
     RobotSpec,
+    Setpoint,
     SpecError,
 )
 
@@ -66,6 +68,10 @@ def test_a_joint_that_makes_no_sense_is_refused(changed):
         ({"cameras": [CameraSpec(name="joints", width=1, height=1, rate_hz=1)]}, "may not be called joints"),
         ({"cameras": [CameraSpec(name="base", width=1, height=1, rate_hz=1)]}, "may not be called base"),
         ({"control_rate_hz": 0}, "greater than 0"),
+        ({"grippers": (GripperSpec(name="g"), GripperSpec(name="g"))}, "two grippers have the same name: g, g"),
+        ({"grippers": (GripperSpec(name="b"),)}, "a gripper may not be called b; that names a joint"),
+        ({"grippers": (GripperSpec(name="joints"),)}, "a gripper may not be called joints"),
+        ({"grippers": (GripperSpec(name="base"),)}, "a gripper may not be called base"),
     ],
 )
 def test_a_robot_that_makes_no_sense_is_refused(changed, says):
@@ -125,6 +131,35 @@ def test_action_spec_of_a_robot():
     assert robot().action_spec(base=False, progress=False).size == 2
     with pytest.raises(SpecError, match="has no base"):
         robot(base=None).action_spec(base=True, progress=False)
+
+
+@pytest.mark.parametrize("rate", [0, -1, math.nan, math.inf])
+def test_a_gripper_that_makes_no_sense_is_refused(rate):
+    with pytest.raises(ValidationError, match="max_rate_per_s"):
+        GripperSpec(name="claw", max_rate_per_s=rate)
+
+
+def test_grippers_that_are_not_joints_come_after_the_joints():
+    spec = robot(grippers=(GripperSpec(name="claw"), GripperSpec(name="suction", max_rate_per_s=20)))
+    assert spec.gripper_names == ("claw", "suction")
+    assert spec.gripper_rates.tolist() == [5, 20]
+    with pytest.raises(ValueError, match="read-only"):
+        spec.gripper_rates[0] = 100
+    actions = spec.action_spec(base=True, progress=True)
+    assert actions.names == ("a", "b", "claw", "suction", "base_linear", "base_angular", "progress", "termination")
+    assert actions.dims[3] == ActionDim(
+        name="suction", kind=ActionKind.GRIPPER, unit="1", target="suction", low=0, high=1
+    )
+    assert spec.action_spec(base=False, progress=False, grippers=False).names == ("a", "b")
+    assert RobotSpec.model_validate_json(spec.model_dump_json()) == spec
+    assert robot().gripper_names == ()
+    assert Setpoint(np.zeros(2), None, 0.0).grippers is None
+
+
+def test_a_spec_from_before_there_were_such_grippers_is_read():
+    old = robot().model_dump(mode="json")
+    del old["grippers"]
+    assert RobotSpec.model_validate(old) == robot()
 
 
 def test_an_action_spec_with_two_equal_names_is_refused():

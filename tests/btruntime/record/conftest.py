@@ -17,7 +17,7 @@ from hal.sim.robot import REST_POSE, SimRobot
 from hal.sim.scene import Look, SceneSpec
 from hal.sim.specs import reference_spec
 from hal.teleop.leader import LeaderSample
-from hal.types import Array, Observation
+from hal.types import Array, GripperSpec, Observation
 
 HZ = 20.0
 SPEC = reference_spec(width=16, height=12, main_hz=10.0, wrist_hz=20.0)
@@ -26,7 +26,13 @@ SPEC = reference_spec(width=16, height=12, main_hz=10.0, wrist_hz=20.0)
 class Hand:
     """A person's leader arm: says what `plan` says, until `silent_at_s` or for ever, and counts its closings."""
 
-    def __init__(self, plan: Callable[[float], Array] | None = None, base: tuple[float, float] | None = (0.1, 0.2)):
+    def __init__(
+        self,
+        plan: Callable[[float], Array] | None = None,
+        base: tuple[float, float] | None = (0.1, 0.2),
+        grippers: Callable[[float], Array] | None = None,
+    ):
+        self.grippers = grippers
         self.plan = plan or (lambda t: np.array(REST_POSE) + 0.1 * np.sin(t))
         self.base = None if base is None else np.array(base)
         self.silent = self.stuck = False
@@ -43,7 +49,9 @@ class Hand:
             return None
         if self.stuck and self._last is not None:
             return self._last
-        self._last = LeaderSample(self.plan(now_s - self._began_s), self.base, now_s)
+        elapsed_s = now_s - self._began_s
+        fractions = None if self.grippers is None else self.grippers(elapsed_s)
+        self._last = LeaderSample(self.plan(elapsed_s), self.base, now_s, fractions)
         return self._last
 
     def close(self) -> None:
@@ -51,9 +59,19 @@ class Hand:
 
 
 class Studio:
-    def __init__(self, data_dir: Path, *, faults: tuple[str, ...] = (), settle_s: float = 0.3, **config: object):
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        faults: tuple[str, ...] = (),
+        settle_s: float = 0.3,
+        grippers: tuple[GripperSpec, ...] = (),
+        **config: object,
+    ):
         self.clock = VirtualClock()
-        self.robot = SimRobot(SPEC, self.clock, scene=SceneSpec(look=Look(noise=0.0)))
+        self.robot = SimRobot(
+            SPEC.model_copy(update={"grippers": grippers}), self.clock, scene=SceneSpec(look=Look(noise=0.0))
+        )
         for fault in faults:
             self.inject(fault)
         self.gate = MotionGate(self.robot, self.clock)

@@ -12,10 +12,11 @@ from hal.motion import Resource
 from hal.robot import RobotError
 from hal.sim.robot import REST_POSE
 from hal.sim.scene import Box, Look, SceneSpec
-from hal.types import ActionKind, SpecError
+from hal.types import ActionKind, GripperSpec, SpecError
 from skills.episodes import Episode, EpisodeWriteError, StepError, recover
 
 RESTING = np.array(REST_POSE)
+GRIPPERS = (GripperSpec(name="claw", max_rate_per_s=1.0), GripperSpec(name="suction"))
 
 # States
 
@@ -160,6 +161,22 @@ def test_it_does_not_begin_with_the_leader_of_another_robot(make_studio, make_ha
     assert hand.closed == 1
 
 
+@pytest.mark.parametrize(
+    ("grippers", "fractions", "says"),
+    [
+        (GRIPPERS, None, r"fractions \(0,\), expected \(2,\): .* not joints: claw, suction\. Is it the leader"),
+        (GRIPPERS, np.zeros(3), r"fractions \(3,\), expected \(2,\)"),
+        (GRIPPERS, np.zeros((2, 1)), r"fractions \(2, 1\), expected \(2,\)"),
+        ((), np.zeros(1), r"fractions \(1,\), expected \(0,\): .* not joints: none\. Is it the leader"),
+    ],
+)
+def test_it_does_not_begin_with_a_leader_of_other_grippers(make_studio, make_hand, grippers, fractions, says):
+    hand = make_hand(grippers=None if fractions is None else lambda t: fractions)
+    with pytest.raises(RecorderError, match=says):
+        make_studio(grippers=grippers).recorder.new(hand)
+    assert hand.closed == 1
+
+
 def test_a_disk_that_refuses_leaves_no_lease_behind(make_studio, make_hand, data_dir):
     studio, hand = make_studio(), make_hand()
     data_dir.write_text("a file where the directory should be")
@@ -229,6 +246,12 @@ def test_a_leader_that_repeats_itself(make_studio, make_hand, data_dir):
     troubled(studio, hand, lambda: setattr(hand, "stuck", True), RecorderError, "No command came", data_dir).close()
 
 
+def test_a_leader_that_loses_its_grippers(make_studio, make_hand, data_dir):
+    studio, hand = make_studio(grippers=GRIPPERS), make_hand(grippers=lambda t: np.ones(2))
+    lose = lambda: setattr(hand, "grippers", None)  # noqa: E731
+    troubled(studio, hand, lose, RecorderError, r"gripper fractions \(0,\), expected \(2,\)", data_dir).close()
+
+
 def test_somebody_else_takes_the_robot(make_studio, make_hand, data_dir):
     studio = make_studio()
     take = lambda: studio.gate.acquire("other", [Resource.BASE])  # noqa: E731
@@ -282,6 +305,21 @@ def test_with_a_base(make_studio, make_hand):
         assert episode.odom[-1, 0] > 0.05
         assert (episode.header.source, episode.header.software) == ("teleop", "test 1")
         assert episode.header.data_frequency_hz == 20.0
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_grippers_that_are_not_joints_are_recorded_after_the_joints(make_studio, make_hand, base):
+    studio = make_studio(grippers=GRIPPERS, base=base)
+    plan = lambda t: np.array([0.5, 1.01])  # noqa: E731
+    with recorded(studio, make_hand(grippers=plan)) as episode:
+        assert episode.header.action.names[6:8] == ("claw", "suction")
+        assert episode.action.shape == (24, 12 if base else 8)
+        assert (episode.action[:, 6:8] == [0.5, 1.01]).all()
+        assert (episode.applied_action[:, 6:8] == [0.5, 1.0]).all()
+        if base:
+            assert (episode.action[:, 8:10] == [0.1, 0.2]).all()
+        assert episode.qpos.shape == (24, 6)
+    assert studio.gate.setpoint.grippers.tolist() == [0.5, 1.0]
 
 
 def test_a_leader_without_a_base_records_a_base_at_rest(make_studio, make_hand):

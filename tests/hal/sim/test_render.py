@@ -113,30 +113,20 @@ def test_the_table_is_where_rays_meet_it(numbers):
     """Found in review: the table's far edges were bent when a corner lay behind the camera."""
     view = camera_at(numbers, 40, 30)
     focal = view.height / 2 / np.tan(view.vertical_fov_rad / 2)
-    rows, columns = np.mgrid[0 : view.height, 0 : view.width]
+    # With a margin around the picture: an edge of the table that lies just outside it shows inside.
+    margin = 2
+    rows, columns = np.mgrid[-margin : view.height + margin, -margin : view.width + margin]
     beyond = [(columns + 0.5 - view.width / 2) / focal, (rows + 0.5 - view.height / 2) / focal, np.ones(rows.shape)]
     rays = np.stack(beyond, axis=-1) @ view.rotation.T
     far = -view.origin[2] / np.where(np.abs(rays[..., 2]) < 1e-12, 1e-12, rays[..., 2])
     hits = view.origin + far[..., None] * rays
-    expected = (far > 0) & (np.abs(hits[..., :2]) < 0.9).all(axis=-1)
-    drawn = np.abs(render(view, [], LOOK).astype(int) - SKY).max(axis=-1) > 8
+    table = (far > 0) & (np.abs(hits[..., :2]) < 0.9).all(axis=-1)
     # Edges are as wide as their anti-aliasing; nothing else may differ.
-    edge = np.zeros_like(expected)
-    for shift in (
-        (1, 0),
-        (-1, 0),
-        (0, 1),
-        (0, -1),
-        (1, 1),
-        (-1, -1),
-        (1, -1),
-        (-1, 1),
-        (2, 0),
-        (-2, 0),
-        (0, 2),
-        (0, -2),
-    ):
-        edge |= np.roll(expected, shift, axis=(0, 1)) != expected
+    near = [(1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, -1), (1, -1), (-1, 1), (2, 0), (-2, 0), (0, 2), (0, -2)]
+    blurred = np.any([np.roll(table, shift, axis=(0, 1)) != table for shift in near], axis=0)
+    inside = (slice(margin, -margin), slice(margin, -margin))
+    expected, edge = table[inside], blurred[inside]
+    drawn = np.abs(render(view, [], LOOK).astype(int) - SKY).max(axis=-1) > 8
     assert ((drawn != expected) & ~edge).mean() <= 0.01
 
 
