@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skills.episodes.checking import check_episodes
-    from skills.episodes.header import CameraShape, EpisodeError, EpisodeHeader, EpisodeStep
+    from skills.episodes.header import CameraShape, EpisodeError, EpisodeHeader, EpisodeStep, Origin
     from skills.episodes.index import EpisodeSummary, list_episodes, rebuild_index, recorded_seeds, set_labels
     from skills.episodes.labels import EpisodeLabels, Outcome
     from skills.episodes.progress import fill_progress
     from skills.episodes.reader import Episode
     from skills.episodes.recovery import Recovered, recover
+    from skills.episodes.saving import save_episode
     from skills.episodes.writer import DiskFullError, EpisodeWriteError, EpisodeWriter, StepError
 
 _HOME = {
@@ -29,6 +30,7 @@ _HOME = {
     "EpisodeSummary": "index",
     "EpisodeWriteError": "writer",
     "EpisodeWriter": "writer",
+    "Origin": "header",
     "Outcome": "labels",
     "Recovered": "recovery",
     "StepError": "writer",
@@ -38,6 +40,7 @@ _HOME = {
     "rebuild_index": "index",
     "recorded_seeds": "index",
     "recover": "recovery",
+    "save_episode": "saving",
     "set_labels": "index",
 }
 
@@ -52,6 +55,7 @@ __all__ = [
     "EpisodeSummary",
     "EpisodeWriteError",
     "EpisodeWriter",
+    "Origin",
     "Outcome",
     "Recovered",
     "StepError",
@@ -61,6 +65,7 @@ __all__ = [
     "rebuild_index",
     "recorded_seeds",
     "recover",
+    "save_episode",
     "set_labels",
 ]
 

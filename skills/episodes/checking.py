@@ -7,6 +7,7 @@ from pathlib import Path
 from foundation.files import sha256_of
 from skills.episodes.header import EpisodeError
 from skills.episodes.index import EpisodeSummary, rebuild_index
+from skills.episodes.naming import video_path
 from skills.episodes.reader import Episode
 
 
@@ -25,8 +26,11 @@ def check_episodes(data_dir: Path) -> list[EpisodeSummary]:
 
 def _problem(path: Path, sha256: str | None) -> str | None:
     try:
-        with Episode(path):
+        with Episode(path) as episode:
             found = sha256_of(path)
+            for camera, expected in episode.header.videos.items():
+                _check_video(video_path(path, camera), expected)
+                episode.frame(camera, -1)
     except EpisodeError as error:
         return str(error)
     except OSError as error:
@@ -37,3 +41,12 @@ def _problem(path: Path, sha256: str | None) -> str | None:
             f"from, or move it out of {path.parent.name}/."
         )
     return None
+
+
+def _check_video(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise EpisodeError(f"{path}: missing, and its episode has no other frames. Import or copy it again.")
+    if (found := sha256_of(path)) != expected:
+        raise EpisodeError(
+            f"{path}: its SHA-256 is {found}, expected {expected} as in its episode. Import or copy it again."
+        )

@@ -10,19 +10,29 @@ from types import MappingProxyType
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from foundation.errors import BtruntimeError
 from hal.types import ActionSpec, Array, Image, Name, Positive
 
 SCHEMA = 1
 ATTRIBUTES = ("robot", "data_frequency", "colour", "joint_names", "action", "start_utc", "source", "software")
-OPTIONAL_ATTRIBUTES = ("scene_seed",)
+OPTIONAL_ATTRIBUTES = ("scene_seed", "videos", "origin")
 ODOMETRY_SIZE = 5
 BASE_VELOCITY_SIZE = 2
 
 Source = Literal["teleop", "policy", "import"]
 Pixels = Annotated[int, Field(ge=1, le=8192)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class EpisodeError(BtruntimeError):
@@ -37,6 +47,33 @@ class CameraShape(NamedTuple):
     width: Pixels
 
 
+class _VideoEntry(BaseModel):
+    """A camera in the attribute `videos`."""
+
+    name: Name
+    height: Pixels
+    width: Pixels
+    sha256: Sha256
+
+
+class Origin(BaseModel):
+    """Where an imported episode came from.
+
+    Attributes:
+        format: of the dataset, with its version.
+        dataset: its name.
+        episode: its number there.
+        notes: what the import had to change or to guess, one sentence each.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    format: str
+    dataset: str
+    episode: int
+    notes: tuple[str, ...] = ()
+
+
 class EpisodeHeader(BaseModel):
     """What is known before the first step, and is written first.
 
@@ -46,6 +83,8 @@ class EpisodeHeader(BaseModel):
         has_base: the episode holds `cmd_vel` and `odom`.
         software: name and version of the program that recorded.
         scene_seed: of the simulated scene; None where there was none, or it is not known.
+        videos: SHA-256 by camera, for the cameras whose frames are in an mp4 beside the episode, one frame per step.
+        origin: for an imported episode.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,22 +99,44 @@ class EpisodeHeader(BaseModel):
     software: str
     start_utc: AwareDatetime
     scene_seed: Annotated[int, Field(ge=0, lt=1 << 63)] | None = None
+    videos: Mapping[Name, Sha256] = Field(default_factory=dict)
+    origin: Origin | None = None
 
     @model_validator(mode="after")
     def _unique_names(self) -> EpisodeHeader:
         for what, names in (("joint", self.joint_names), ("camera", self.camera_names)):
             if len(set(names)) != len(names):
                 raise ValueError(f"two {what}s have the same name: {', '.join(names)}")
+        if unknown := set(self.videos) - set(self.camera_names):
+            raise ValueError(f"there is a video of {', '.join(sorted(unknown))}, which is no camera")
         return self
 
     @property
     def camera_names(self) -> tuple[str, ...]:
         return tuple(camera.name for camera in self.cameras)
 
+    @property
+    def video_cameras(self) -> tuple[CameraShape, ...]:
+        """The cameras whose frames are in a video beside the file."""
+        return tuple(camera for camera in self.cameras if camera.name in self.videos)
+
+    @property
+    def image_cameras(self) -> tuple[CameraShape, ...]:
+        """The cameras whose frames are in the file itself."""
+        return tuple(camera for camera in self.cameras if camera.name not in self.videos)
+
     def to_attributes(self) -> dict[str, object]:
         """The root attributes of the HDF5 file, cameras excepted: those are named by their datasets."""
-        seed: dict[str, object] = {} if self.scene_seed is None else {"scene_seed": self.scene_seed}
-        return seed | {
+        optional: dict[str, object] = {}
+        if self.scene_seed is not None:
+            optional["scene_seed"] = self.scene_seed
+        if self.videos:
+            optional["videos"] = json.dumps(
+                [shape._asdict() | {"sha256": self.videos[shape.name]} for shape in self.video_cameras]
+            )
+        if self.origin is not None:
+            optional["origin"] = self.origin.model_dump_json()
+        return optional | {
             "schema": SCHEMA,
             "robot": self.robot,
             "data_frequency": self.data_frequency_hz,
@@ -95,7 +156,7 @@ class EpisodeHeader(BaseModel):
 
         Args:
             attributes: the root attributes.
-            cameras: as the datasets show them.
+            cameras: as the datasets show them; those with a video are told by the attributes.
             has_base: as the datasets show it.
             where: the file, for the error.
 
@@ -113,13 +174,17 @@ class EpisodeHeader(BaseModel):
                 f"{where}: attribute colour is {attributes['colour']!r}, expected 'rgb'. Convert it, or remove it."
             )
         try:
+            videos = _videos(attributes)
+            origin = attributes.get("origin")
             return cls.model_validate(
                 {
                     "robot": attributes["robot"],
                     "data_frequency_hz": attributes["data_frequency"],
                     "joint_names": tuple(str(name) for name in np.atleast_1d(np.asarray(attributes["joint_names"]))),
                     "action": json.loads(str(attributes["action"])),
-                    "cameras": cameras,
+                    "cameras": (*cameras, *(shape for shape, _ in videos)),
+                    "videos": {shape.name: sha256 for shape, sha256 in videos},
+                    "origin": None if origin is None else json.loads(str(origin)),
                     "has_base": has_base,
                     "source": attributes["source"],
                     "software": attributes["software"],
@@ -129,7 +194,8 @@ class EpisodeHeader(BaseModel):
             )
         except json.JSONDecodeError as error:
             raise EpisodeError(
-                f"{where}: root attribute action is not JSON: {error}. The file was altered; remove it."
+                f"{where}: a root attribute (action, videos or origin) is not JSON: {error}. "
+                f"The file was altered; remove it."
             ) from error
         except ValidationError as error:
             first = error.errors()[0]
@@ -199,7 +265,7 @@ def stale_path(camera: str) -> str:
 
 def columns(header: EpisodeHeader) -> Iterator[Column]:
     """Every dataset with one row per step, images first."""
-    for camera in header.cameras:
+    for camera in header.image_cameras:
         yield Column(image_path(camera.name), (camera.height, camera.width, 3), "uint8")
     joints, action = len(header.joint_names), header.action.size
     yield Column("action", (action,), "float64")
@@ -214,6 +280,19 @@ def columns(header: EpisodeHeader) -> Iterator[Column]:
     if header.has_base:
         yield Column("cmd_vel", (BASE_VELOCITY_SIZE,), "float64")
         yield Column("odom", (ODOMETRY_SIZE,), "float64")
+
+
+def _videos(attributes: Mapping[str, object]) -> list[tuple[CameraShape, str]]:
+    """Camera and SHA-256 of each video.
+
+    Raises:
+        json.JSONDecodeError, ValidationError: the attribute is malformed.
+    """
+    text = attributes.get("videos")
+    if text is None:
+        return []
+    found = TypeAdapter(list[_VideoEntry]).validate_python(json.loads(str(text)))
+    return [(CameraShape(entry.name, entry.height, entry.width), entry.sha256) for entry in found]
 
 
 def _plain(value: object) -> object:

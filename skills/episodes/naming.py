@@ -40,6 +40,11 @@ def episode_files(data_dir: Path) -> dict[int, Path]:
     return dict(sorted((number, path) for number, path in found if number is not None))
 
 
+def video_path(episode: Path, camera: str) -> Path:
+    """The mp4 with the frames of one camera of an episode."""
+    return episode.with_name(f"{episode.stem}_{camera}.mp4")
+
+
 def episode_videos(data_dir: Path) -> dict[int, tuple[str, ...]]:
     """Names of the mp4 files beside each episode, sorted."""
     videos: dict[int, tuple[str, ...]] = {}
@@ -79,8 +84,8 @@ def adopt(finished: Path, data_dir: Path) -> Path:
 
     A kill in the middle leaves the same file under two names, which `recover` notices.
     """
-    number = _next_number(data_dir)
-    while not _move_no_replace(finished, target := episode_path(data_dir, number)):
+    number = next_number(data_dir)
+    while not move_no_replace(finished, target := episode_path(data_dir, number)):
         number += 1
     fsync_dir(data_dir)
     return target
@@ -90,19 +95,20 @@ def set_aside(path: Path, directory: Path) -> Path:
     """Move a file into `directory` (made if need be) under its name without the leading dot; nothing is replaced."""
     directory.mkdir(exist_ok=True)
     name, count = path.name.lstrip("."), 0
-    while not _move_no_replace(path, target := directory / (f"{count}-{name}" if count else name)):
+    while not move_no_replace(path, target := directory / (f"{count}-{name}" if count else name)):
         count += 1
     fsync_dir(directory)
     fsync_dir(path.parent)
     return target
 
 
-def _next_number(data_dir: Path) -> int:
+def next_number(data_dir: Path) -> int:
+    """The number after the highest that any file of an episode has."""
     taken = (match for name in _names(data_dir) if (match := _TAKEN.fullmatch(name)))
     return max((int(match[1]) + 1 for match in taken), default=0)
 
 
-def _move_no_replace(source: Path, target: Path) -> bool:
+def move_no_replace(source: Path, target: Path) -> bool:
     """Move within one file system; False where `target` exists and is another file."""
     try:
         os.link(source, target)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import AwareDatetime, TypeAdapter, ValidationError
 
 from hal.types import Array, Image
+from skills.episodes.guarded import dataset_at, holds, refuse_impossible_size
 from skills.episodes.header import (
     ATTRIBUTES,
     OPTIONAL_ATTRIBUTES,
@@ -29,15 +29,11 @@ from skills.episodes.header import (
     image_time_path,
     stale_path,
 )
-from skills.episodes.naming import episode_number
+from skills.episodes.naming import episode_number, video_path
+from skills.episodes.video import VideoFrames
 
 _CHECK = 'Run "btruntime dataset check" on the skill.'
 _FOREIGN = "This is a recording of another program (ALOHA or the reference robot), which cannot be read here."
-_MAX_STEPS = 1_000_000
-# A frame of the largest size allowed is one chunk.
-_MAX_CHUNK_BYTES = 8192 * 8192 * 3
-# The most that deflate can make of a byte.
-_MAX_EXPANSION = 1032
 
 
 class Episode:
@@ -59,6 +55,7 @@ class Episode:
     def __init__(self, path: Path, *, recording: bool = False):
         self.path = path
         self._recording = recording
+        self._videos: dict[str, VideoFrames] = {}
         self._file = self._opened()
         try:
             self.header = self._read_header()
@@ -84,6 +81,8 @@ class Episode:
     def close(self) -> None:
         """Close the file. Idempotent; arrays that were read stay readable."""
         self._file.close()
+        while self._videos:
+            self._videos.popitem()[1].close()
 
     @property
     def number(self) -> int | None:
@@ -92,13 +91,13 @@ class Episode:
 
     @property
     def camera_names(self) -> tuple[str, ...]:
-        """The cameras whose frames are in this file."""
+        """The cameras whose frames can be read, those with a video last."""
         return self.header.camera_names
 
     @property
     def has_images(self) -> bool:
-        """False in the video form, where each camera is an mp4 beside the file."""
-        return bool(self.header.cameras)
+        """Whether frames are in the file itself; in the video form each camera is an mp4 beside it."""
+        return bool(self.header.image_cameras)
 
     @cached_property
     def end_utc(self) -> datetime | None:
@@ -183,13 +182,25 @@ class Episode:
         step = index + self._length if index < 0 else index
         if not 0 <= step < self._length:
             raise EpisodeError(f"{self.path}: no step {index}; the episode has {self._length}.")
-        frame: Image = self._read(image_path(self._known(camera)), step)
+        if self._known(camera) in self.header.videos:
+            return self._video(camera).frame(step)
+        frame: Image = self._read(image_path(camera), step)
         return frame
 
     def frames(self, camera: str, start: int = 0, stop: int | None = None) -> Iterator[Image]:
         """The frames of a camera from `start` to before `stop`, one at a time."""
         for step in range(*slice(start, stop).indices(self._length)):
             yield self.frame(camera, step)
+
+    def _video(self, camera: str) -> VideoFrames:
+        """The frames of a camera that has a video, opened when the first is asked for."""
+        if not self._file:
+            raise EpisodeError(f"{self.path}: the episode is closed. Read it inside its with block.")
+        if camera not in self._videos:
+            shape = next(shape for shape in self.header.cameras if shape.name == camera)
+            path = video_path(self.path, camera)
+            self._videos[camera] = VideoFrames(path, shape.height, shape.width, self._length)
+        return self._videos[camera]
 
     def _opened(self) -> Any:
         if not self.path.is_file():
@@ -256,7 +267,8 @@ class Episode:
         committed = int(self._dataset("committed")[0])
         if self._recording:
             lengths = {path: min(length, committed) for path, length in lengths.items()}
-        self._refuse_impossible_sizes(lengths)
+        for path, length in lengths.items():
+            refuse_impossible_size(self._dataset(path), path, length, self.path)
         lengths["committed"] = committed
         expected = lengths["action"]
         for path, length in lengths.items():
@@ -277,56 +289,11 @@ class Episode:
             )
         return int(dataset.shape[0])
 
-    def _refuse_impossible_sizes(self, lengths: Mapping[str, int]) -> None:
-        """Refuse what the file's bytes cannot hold: reading it would fill the memory with nothing."""
-        size = self.path.stat().st_size
-        for path, length in lengths.items():
-            dataset = self._dataset(path)
-            row_bytes = dataset.dtype.itemsize * math.prod(dataset.shape[1:])
-            room = size * (_MAX_EXPANSION if dataset.id.get_create_plist().get_nfilters() else 1)
-            if length > _MAX_STEPS or length * row_bytes > room:
-                raise EpisodeError(
-                    f"{self.path}: {path} claims {length} steps of {row_bytes} bytes, expected at most {_MAX_STEPS} "
-                    f"steps and no more than the file's {size} bytes can hold. The file was altered; remove it."
-                )
-
     def _has(self, path: str) -> bool:
-        """Whether there is something at that path, in this very file; follows no link to anywhere else.
-
-        Raises:
-            EpisodeError: a soft or an external link is on the way.
-        """
-        group = self._file
-        for name in path.split("/"):
-            links, key = group.id.links, name.encode()
-            if not links.exists(key):
-                return False
-            if links.get_info(key).type != h5py.h5l.TYPE_HARD:
-                raise EpisodeError(
-                    f"{self.path}: {path} is a link to somewhere else (at {name}), expected data in this file. "
-                    f"The file was altered; remove it."
-                )
-            group = group[name]
-            if not isinstance(group, h5py.Group):
-                break
-        return True
+        return holds(self._file, path, self.path)
 
     def _dataset(self, path: str) -> Any:
-        """The dataset at that path: all of it is in this file, and a part of it can be read at bounded cost."""
-        dataset = self._file.get(path) if self._has(path) else None
-        if not isinstance(dataset, h5py.Dataset):
-            raise EpisodeError(f"{self.path}: dataset {path} missing. {_CHECK}")
-        if dataset.external or dataset.is_virtual:
-            raise EpisodeError(
-                f"{self.path}: {path} takes its bytes from other files, expected data in this file. "
-                f"The file was altered; remove it."
-            )
-        if dataset.chunks and math.prod(dataset.chunks) * dataset.dtype.itemsize > _MAX_CHUNK_BYTES:
-            raise EpisodeError(
-                f"{self.path}: {path} has chunks of {dataset.chunks}, expected at most {_MAX_CHUNK_BYTES} "
-                f"bytes each. The file was altered; remove it."
-            )
-        return dataset
+        return dataset_at(self._file, path, self.path, _CHECK)
 
     def _known(self, camera: str) -> str:
         if camera not in self.header.camera_names:

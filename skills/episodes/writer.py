@@ -74,6 +74,8 @@ class EpisodeWriter:
         utc_now: Callable[[], datetime] = lambda: datetime.now(UTC),
         min_free_bytes: int = MIN_FREE_BYTES,
     ):
+        if header.videos:
+            raise EpisodeWriteError("an episode with videos is saved as a whole, see skills.episodes.saving.")
         self._data_dir, self._header = data_dir, header
         self._now, self._utc_now, self._min_free_bytes = now, utc_now, min_free_bytes
         self._columns = tuple(columns(header))

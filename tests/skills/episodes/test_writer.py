@@ -197,9 +197,9 @@ def test_no_file_is_ever_overwritten(record):
     assert not list(data_dir.glob(".recording-*"))
 
 
-def test_the_next_number_is_tried_when_another_writer_was_faster(record, monkeypatch):
+def test_thenext_number_is_tried_when_another_writer_was_faster(record, monkeypatch):
     first = record(2)
-    monkeypatch.setattr("skills.episodes.naming._next_number", lambda _: 0)
+    monkeypatch.setattr("skills.episodes.naming.next_number", lambda _: 0)
     assert record(3).name == "episode_1.h5"
     with Episode(first) as episode:
         assert len(episode) == 2
@@ -208,7 +208,7 @@ def test_the_next_number_is_tried_when_another_writer_was_faster(record, monkeyp
 def test_without_hard_links_it_still_does_not_overwrite(record, monkeypatch):
     record(2)
     monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(PermissionError(1, "Operation not permitted")))
-    monkeypatch.setattr("skills.episodes.naming._next_number", lambda _: 0)
+    monkeypatch.setattr("skills.episodes.naming.next_number", lambda _: 0)
     second = record(3)
     assert second.name == "episode_1.h5"
     with Episode(second) as episode:
