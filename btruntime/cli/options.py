@@ -62,3 +62,28 @@ def whole(minimum: int) -> Callable[[str], int]:
         return number
 
     return parsed
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """An argument's type: numbers of episodes, such as "20,36,70" or "0-4,9"."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 20,36,70 or 0-4,9")
+        end = int(last) if dash else int(first)
+        if not int(first) <= end <= int(first) + 100_000:
+            raise argparse.ArgumentTypeError(f"{part.strip()!r} is no range of numbers")
+        found.extend(range(int(first), end + 1))
+    return tuple(dict.fromkeys(found))
+
+
+def speed(text: str) -> float:
+    """An argument's type: a time factor that skills may have."""
+    try:
+        factor = float(text)
+    except ValueError:
+        factor = float("nan")
+    if not 0.1 <= factor <= 2.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time factor of 0.1 to 2")
+    return factor

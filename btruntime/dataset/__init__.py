@@ -1,0 +1,1 @@
+"""What is done to datasets: bringing in those of other programs."""
