@@ -22,6 +22,7 @@ from hal.robot import Robot
 from skills.outcome import Outcome
 
 Watcher = Callable[[TickRecord], None]
+Until = Callable[[], str | None]
 
 
 class Runtime:
@@ -83,12 +84,13 @@ class Runtime:
         """Let a new run move the robot again."""
         self.gate.clear_stop()
 
-    def run(self, root: Behaviour, watchers: Iterable[Watcher] = ()) -> RunResult:
+    def run(self, root: Behaviour, watchers: Iterable[Watcher] = (), *, until: Until = lambda: None) -> RunResult:
         """Tick a tree until it ends, a stop comes, or the robot is gone.
 
         Args:
             root: a fresh tree, built with this runtime's `context`.
             watchers: called after each tick with what happened in it; they must not block.
+            until: asked after each tick; a sentence from it ends the run as done, with that as its reason.
 
         Returns:
             How the run ended. The tree's nodes have been stopped, and the robot holds.
@@ -97,7 +99,7 @@ class Runtime:
         self.gate.reset_counts()
         started_s = self.clock.now()
         rate = Rate(self.clock, self._period_s)
-        ticks, broken = 0, True
+        ticks, broken, enough = 0, True, None
         try:
             root.setup_with_descendants()
             with _settled_garbage(self.clock):
@@ -107,7 +109,9 @@ class Runtime:
                     ticks = record.tick
                     for watch in watching:
                         watch(record)
-            outcome, reason = self._outcome(root)
+                    if enough := until():
+                        break
+            outcome, reason = self._outcome(root, enough)
             broken = False
         except BtruntimeError as error:
             outcome, reason = Outcome.FAULT, str(error)
@@ -164,10 +168,12 @@ class Runtime:
             holding=report.stopped or report.holding,
         )
 
-    def _outcome(self, root: Behaviour) -> tuple[Outcome, str]:
-        """How the tree ended, and why in one sentence."""
+    def _outcome(self, root: Behaviour, enough: str | None) -> tuple[Outcome, str]:
+        """How the tree ended, and why in one sentence; `enough` is why it need not go on."""
         if self.gate.stopped is not None:
             return Outcome.CANCELLED, self.gate.stopped
+        if enough is not None and root.status == Status.RUNNING:
+            return Outcome.DONE, enough
         tip = root.tip() or root
         if root.status == Status.SUCCESS:
             return Outcome.DONE, tip.feedback_message

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from py_trees.common import Status
 
-from hal.types import ActionSpec, Array, Observation, SpecError
+from hal.motion import bind_action
+from hal.types import ActionDim, ActionSpec, Array, Observation, RobotSpec, SpecError
 from policies.runner import PolicyRunner
 from skills.behaviours.leaf import Leaf
 from skills.context import SkillContext
@@ -51,6 +52,24 @@ class LoadPolicy(Leaf):
         return Status.SUCCESS
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What a robot's limits cut off a recorded action dimension: in which share of the steps, and by how much."""
+
+    name: str
+    unit: str
+    share: float
+    largest: float
+
+    def __str__(self) -> str:
+        return f"{self.name} in {self.share:.0%} of the steps, by up to {self.largest:.2f} {self.unit}"
+
+
+def _cut(dim: ActionDim, beyond: Array) -> Cut:
+    """What (T,) excess of one dimension amounts to."""
+    return Cut(dim.name, dim.unit, float((beyond > 0).mean()), float(beyond.max()))
+
+
 @dataclass(frozen=True)
 class Recording:
     """What replay needs of an episode: (T, A) actions, (T,) seconds since its start, (T, J) measured joints."""
@@ -84,6 +103,27 @@ class Recording:
                 episode.header.robot,
             )
 
+    def within(self, robot: RobotSpec) -> tuple[Recording, tuple[Cut, ...]]:
+        """The recording cut to the limits of a robot, and what was cut of each moving dimension.
+
+        Raises:
+            SpecError: the action does not fit the robot.
+        """
+        binding = bind_action(self.spec, robot)
+        asked = binding.offset + binding.scale * self.action[:, binding.dims]  # (T, M)
+        allowed = np.clip(asked, binding.low, binding.high)
+        action = self.action.copy()
+        action[:, binding.dims] = (allowed - binding.offset) / binding.scale
+        joints = [robot.joint_names.index(name) for name in self.joint_names]
+        low, high = (limit[joints] for limit in robot.position_limits)
+        excess = np.abs(asked - allowed)
+        cuts = tuple(
+            _cut(self.spec.dims[int(dim)], beyond)
+            for dim, beyond in zip(binding.dims, excess.T, strict=True)
+            if beyond.max() > 0
+        )
+        return replace(self, action=action, qpos=np.clip(self.qpos, low, high)), cuts
+
     def order_of(self, joint_names: tuple[str, ...]) -> list[int]:
         """Columns of `qpos` in the order of `joint_names`.
 
@@ -97,9 +137,10 @@ class Recording:
 
 @dataclass
 class RecordingSlot:
-    """Where `LoadEpisode` leaves the recording for the leaves after it."""
+    """Where `LoadEpisode` leaves the recording for the leaves after it, and what it cut off."""
 
     recording: Recording | None = None
+    cuts: tuple[Cut, ...] = ()
 
     def first_pose(self, joint_names: tuple[str, ...]) -> Array:
         """(J,) where the recorded robot was at the first step, in the order of `joint_names`."""
@@ -108,16 +149,26 @@ class RecordingSlot:
 
 
 class LoadEpisode(Leaf):
-    """RUNNING while the episode is read off this thread."""
+    """RUNNING while the episode is read off this thread.
 
-    def __init__(self, ctx: SkillContext, slot: RecordingSlot, path: Path, *, name: str = "LoadEpisode"):
+    Args:
+        ctx: the running skill's context.
+        slot: where to leave it.
+        path: of the episode.
+        clip: cut what is beyond the robot's limits, which is otherwise left to the motion gate to judge.
+        name: of the node.
+    """
+
+    def __init__(
+        self, ctx: SkillContext, slot: RecordingSlot, path: Path, *, clip: bool = False, name: str = "LoadEpisode"
+    ):
         super().__init__(name, ctx)
-        self._slot, self._path = slot, path
-        self._reading: Future[Recording] | None = None
+        self._slot, self._path, self._clip = slot, path, clip
+        self._reading: Future[tuple[Recording, tuple[Cut, ...]]] | None = None
 
     def begin(self) -> None:
         if self._slot.recording is None:
-            self._reading = self.ctx.in_background(lambda: Recording.read(self._path))
+            self._reading = self.ctx.in_background(self._read)
 
     def advance(self) -> Status:
         if self._slot.recording is None:
@@ -125,9 +176,13 @@ class LoadEpisode(Leaf):
             if not self._reading.done():
                 self.feedback_message = f"reading {self._path.name}"
                 return Status.RUNNING
-            self._slot.recording = self._reading.result()
+            self._slot.recording, self._slot.cuts = self._reading.result()
         self.feedback_message = f"{self._path.name}, {len(self._slot.recording.action)} steps"
         return Status.SUCCESS
+
+    def _read(self) -> tuple[Recording, tuple[Cut, ...]]:
+        recording = Recording.read(self._path)
+        return recording.within(self.ctx.spec) if self._clip else (recording, ())
 
 
 class SensorsReady(Leaf):

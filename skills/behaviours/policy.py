@@ -94,7 +94,9 @@ class PolicyLoop(Leaf):
         runner.reset(speed=self._speed)
 
     def advance(self) -> Status:
-        if (fault := self._runner.error or self.gate_fault()) is not None:
+        if (error := self._runner.error) is not None:
+            return self.fail(Outcome.FAULT, f"{self._slot.name}: {error}")
+        if (fault := self.gate_fault()) is not None:
             return self.fail(Outcome.FAULT, fault)
         now_s = self.ctx.clock.now()
         # Before and after: what is finished says whether these frames are new; an instant policy answers at once.
@@ -129,7 +131,11 @@ class PolicyLoop(Leaf):
         self.ctx.gate.hold(self._policy_lease)
         limit_s = self._limits.first_action_s if self._first_action_s is None else self._limits.starve_s
         if now_s - self._acted_s > limit_s:
-            return self.fail(Outcome.FAULT, f"the policy {self._slot.name} gave no action for {limit_s:g} s.")
+            return self.fail(
+                Outcome.FAULT,
+                f"the policy {self._slot.name} gave no action for {limit_s:g} s: it hangs, or this machine is too slow "
+                "for it. Stop other programs and run the skill again.",
+            )
         which = "the first" if self._first_action_s is None else "an"
         self.feedback_message = f"waiting for {which} action"
         return Status.RUNNING

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from py_trees.common import Status
 
@@ -13,15 +15,25 @@ from skills.context import SkillContext
 from skills.outcome import Outcome
 
 
+@dataclass(frozen=True, slots=True)
+class JointTracking:
+    """Mean and largest distance of a joint from where it was recorded, in its unit."""
+
+    name: str
+    mean: float
+    largest: float
+
+
 class ReplayLoop(Leaf):
     """Sends the recorded actions at the times they were recorded.
 
     Between steps the action is interpolated. Base and joint velocities are scaled as time is, by `speed` and by another
     `frequency_hz`, so that arm and base cover the demonstrated distances. How well the robot followed is in
-    `tracking_error_rad`.
+    `tracking_error_rad` and `tracking`.
 
     Attributes:
         tracking_error_rad: mean absolute distance so far between measured and recorded joints, grippers excepted.
+        tracking: the same for each joint, grippers too, with the largest distance.
     """
 
     def __init__(
@@ -36,6 +48,7 @@ class ReplayLoop(Leaf):
         super().__init__(name, ctx)
         self._slot, self._speed, self._frequency_hz = slot, speed, frequency_hz
         self.tracking_error_rad = 0.0
+        self.tracking: tuple[JointTracking, ...] = ()
 
     def begin(self) -> None:
         recording = self._slot.recording
@@ -51,7 +64,7 @@ class ReplayLoop(Leaf):
         robot = self.ctx.spec
         self._order = recording.order_of(robot.joint_names)
         self._judged = np.array([not joint.gripper for joint in robot.joints])
-        self._errors, self._ticks = 0.0, 0
+        self._errors, self._worst, self._ticks = np.zeros(len(robot.joints)), np.zeros(len(robot.joints)), 0
         self._began_s = self.ctx.clock.now()
         self._replay_lease = self.take(resources_of(recording.spec))
 
@@ -72,10 +85,21 @@ class ReplayLoop(Leaf):
 
     def _track(self, elapsed_s: float) -> None:
         recorded = _sample(self._times_s, self._recording.qpos, elapsed_s)[self._order]
-        error = np.abs(self.ctx.observation.qpos - recorded)[self._judged]
-        self._errors += float(error.mean()) if len(error) else 0.0
+        error = np.abs(self.ctx.observation.qpos - recorded)  # (J,)
+        self._errors += error
+        self._worst = np.maximum(self._worst, error)
         self._ticks += 1
-        self.tracking_error_rad = self._errors / self._ticks
+        mean = self._errors / self._ticks
+        self.tracking_error_rad = float(mean[self._judged].mean()) if self._judged.any() else 0.0
+
+    def end(self) -> None:
+        if not getattr(self, "_ticks", 0):
+            return
+        mean = self._errors / self._ticks
+        self.tracking = tuple(
+            JointTracking(joint.name, float(mean[index]), float(self._worst[index]))
+            for index, joint in enumerate(self.ctx.spec.joints)
+        )
 
 
 def _sample(times_s: Array, rows: Array, t_s: float) -> Array:

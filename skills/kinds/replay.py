@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from py_trees.behaviour import Behaviour
 from py_trees.composites import Sequence
 
@@ -18,12 +20,33 @@ def build(entry: SkillEntry, ctx: SkillContext) -> Behaviour:
     assert entry.metadata is not None
     assert isinstance(entry.metadata.execution, ReplayExecution)
     execution = entry.metadata.execution
-    root = Sequence(name=entry.id.name, memory=True)
-    slot = RecordingSlot()
     episode = confined(
         entry.path, execution.replay_file, what=f"{entry.path.name}/metadata.json: execution.replay_file"
     )
-    root.add_child(LoadEpisode(ctx, slot, episode))
+    return replay_tree(ctx, entry.id.name, episode, execution, RecordingSlot())
+
+
+def replay_tree(
+    ctx: SkillContext,
+    name: str,
+    episode: Path,
+    execution: ReplayExecution,
+    slot: RecordingSlot,
+    *,
+    clip: bool = False,
+) -> Sequence:
+    """A tree that repeats an episode: read it, move to where it begins, replay it.
+
+    Args:
+        ctx: the running skill's context.
+        name: of the root.
+        episode: the file.
+        execution: speed and poses.
+        slot: where the recording is left once it was read.
+        clip: cut what is beyond the robot's limits before it is commanded.
+    """
+    root = Sequence(name=name, memory=True)
+    root.add_child(LoadEpisode(ctx, slot, episode, clip=clip))
     root.add_child(SensorsReady(ctx, ()))
     if execution.start_pose:
         root.add_child(move_to(ctx, execution, execution.start_pose, execution.start_pose_time, "start_pose"))

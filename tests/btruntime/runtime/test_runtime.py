@@ -178,7 +178,10 @@ def test_a_robot_that_is_gone_is_a_fault(rig: Rig, tmp_path: Path) -> None:
     rig.robot.inject(Fault.parse("gone@2.5"))
     root = rig.learned(tmp_path)
     result = rig.run(root)
-    assert (result.outcome, result.reason) == (Outcome.FAULT, "robot bench does not answer.")
+    assert (result.outcome, result.reason) == (
+        Outcome.FAULT,
+        "robot bench does not answer. Check its power and its connection.",
+    )
     assert result.ended_s == pytest.approx(2.5, abs=TICK_S)
     assert_stopped(root)
 
@@ -441,9 +444,8 @@ def test_in_real_time_stop_comes_from_another_thread_and_loading_does_not_block(
     with runtime:
         future = runtime.context.in_background(lambda: 1 / 0)
         assert isinstance(future.exception(timeout=10), ZeroDivisionError)
-        stopping = threading.Timer(0.2, runtime.stop, ["from a thread."])
-        stopping.start()
-        result = runtime.run(Running("wait"))
+        stopping = threading.Thread(target=runtime.stop, args=["from a thread."])
+        result = runtime.run(Running("wait"), [lambda record: stopping.start() if record.tick == 3 else None])
         stopping.join()
     assert (result.outcome, result.reason) == (Outcome.CANCELLED, "from a thread.")
-    assert result.ticks >= 1
+    assert result.ticks >= 3

@@ -121,7 +121,8 @@ def test_a_skill_that_does_not_fit_is_refused_before_anything_moves(tmp_path: Pa
         run_by_id(target, rig.robot, rig.clock, rig.pool, where, show=False)
     assert str(refused.value) == (
         "local/pick cannot run on robot bench: metadata.json: execution.start_pose has 2 numbers, robot bench has "
-        "6 joints. metadata.json: execution.action_dim is 3, the checkpoint gives 8."
+        "6 joints. Give one number per joint, or remove it. metadata.json: execution.action_dim is 3, the checkpoint "
+        "gives 8. Remove it, or activate another run."
     )
     assert not rig.robot.written
     assert rig.clock.now() == 0
