@@ -19,7 +19,9 @@ def told_to(reach: Callable[[float, str], None], say: Callable[[str], None]) -> 
         elif kind == "estimate":
             say(f"about {event['total_s'] / 60:.1f} minutes, {event['seconds_per_step']:.3f} s a step")
         elif kind == "validated":
-            say(f"step {event['step']}: error on held-out episodes {event['l1']:.3f} standard deviations")
+            say(
+                f"step {event['step']}: error on the episodes that choose the checkpoint {event['l1']:.3f} standard deviations"
+            )
         elif kind == "note":
             say(str(event["text"]))
 

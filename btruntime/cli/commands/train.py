@@ -7,14 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from btruntime.cli.options import add_json, add_skills_dir, store_of
+from btruntime.cli.options import add_json, add_skills_dir, numbers, store_of
 from btruntime.cli.output import print_json, say, tell
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     start = actions.add_parser("run", help="train on the skill's episodes, then activate the result")
-    start.add_argument("--preset", help="hyperparameters to start from (default: act-default, or the resumed run's)")
+    start.add_argument("--preset", help="hyperparameters to start from (default: by device, or the resumed run's)")
+    start.add_argument(
+        "--hold-out",
+        type=numbers,
+        metavar="N,N,...",
+        help="numbers of episodes to keep from training, for 'btruntime evaluate' to measure on",
+    )
     start.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one value; repeatable")
     start.add_argument("--run-id", metavar="ID", help="name of the run (default: the next free number)")
     start.add_argument("--resume", metavar="ID", help="continue an interrupted run, as it was begun")
@@ -52,15 +58,17 @@ def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
     from btruntime.training.watching import told_to
 
     run_id = args.resume or args.run_id or free_run_id(skill_dir)
-    begun = "resumed" if args.resume else f"preset {args.preset or 'act-default'}"
-    tell(f"training {skill}, run {run_id}, {begun}")
+    tell(f"training {skill}, run {run_id}")
     with progress_bar("training", 1.0) as bar:
         errors: list[float] = []
+        estimates: list[float] = []
 
         def on_event(event: Mapping[str, Any]) -> None:
             follow(event)
             if event.get("event") == "validated":
                 errors.append(event["l1"])
+            if event.get("event") == "estimate":
+                estimates.append(event["total_s"])
 
         follow = told_to(bar.reach, tell)
         try:
@@ -68,7 +76,7 @@ def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
                 skill_dir,
                 run_id,
                 preset=args.preset,
-                assignments=args.set,
+                assignments=[*args.set, *([] if args.hold_out is None else [f"hold_out={list(args.hold_out)}"])],
                 resume=args.resume is not None,
                 skip_broken=args.skip_broken,
                 on_event=on_event,
@@ -85,6 +93,7 @@ def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
                 "run_id": run_id,
                 "directory": str(directory),
                 "l1": errors[-1] if errors else None,
+                "estimated_s": estimates[-1] if estimates else None,
                 "activated": not args.no_activate,
             }
         )

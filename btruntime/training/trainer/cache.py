@@ -216,11 +216,6 @@ def _check_alike(headers: Sequence[EpisodeHeader], episodes: Sequence[EpisodeSum
 
     first = kind(headers[0])
     for header, episode in zip(headers, episodes, strict=True):
-        if not header.cameras and episode.video_files:
-            raise DataError(
-                f"{episode.file_name} has its frames as video ({', '.join(episode.video_files)}); "
-                f"the trainer reads episodes with images. Use the originals in raw_data/."
-            )
         for what, value in kind(header).items():
             if value != first[what]:
                 raise DataError(

@@ -111,7 +111,12 @@ def _chosen(record: RunRecord) -> str:
 
 
 def _hyperparameters(run: Run) -> dict[str, Any]:
-    split = {"training_episodes": list(run.record.training), "validation_episodes": list(run.record.validation)}
+    record = run.record
+    split = {
+        "training_episodes": list(record.training),
+        "validation_episodes": list(record.validation),
+        "held_out_episodes": list(record.held_out),
+    }
     return {**run.config.model_dump(mode="json"), **split}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,8 +13,16 @@ from types import FrameType
 import torch
 
 from btruntime.training.run_ids import RunError, check_run_id, free_run_id
-from btruntime.training.trainer.config import DEFAULT_PRESET, TrainerConfig, make_config, presets, read_config
-from btruntime.training.trainer.events import Event, Progress, Report, event_line, silent
+from btruntime.training.trainer.config import (
+    CPU_PRESET,
+    DEFAULT_PRESET,
+    TrainerConfig,
+    assigned,
+    make_config,
+    presets,
+    read_config,
+)
+from btruntime.training.trainer.events import Event, Note, Progress, Report, event_line, silent
 from btruntime.training.trainer.processes import joined
 from btruntime.training.trainer.runs import saved_config
 from btruntime.training.trainer.train import Interrupted, train
@@ -48,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     stop = StopSignal()
     try:
-        config = make_config(values=_starting_point(options).model_dump(), assignments=tuple(options.set))
+        starting_point, why = _starting_point(options)
+        config = make_config(values=starting_point.model_dump(), assignments=tuple(options.set))
         if options.progress_lines:
             config = config.model_copy(update={"log_every": REFERENCE_EVERY})
         if torch.cuda.is_available():
@@ -56,11 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with joined() as processes:
             if options.run_id is None and (options.resume or processes.size > 1):
                 raise RunError("--run-id is missing: resuming, or training in several processes, needs it.")
+            report = write_lines(progress_lines=options.progress_lines) if processes.first else silent
+            report(Note(why))
             train(
                 options.skill_dir,
                 options.run_id or free_run_id(options.skill_dir),
                 config,
-                write_lines(progress_lines=options.progress_lines) if processes.first else silent,
+                report,
                 resume=options.resume,
                 skip_broken=options.skip_broken,
                 stop=stop,
@@ -75,15 +87,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _starting_point(options: argparse.Namespace) -> TrainerConfig:
-    """The hyperparameters before `--set`: those asked for, else those of the run to resume, else the defaults."""
+def _starting_point(options: argparse.Namespace) -> tuple[TrainerConfig, str]:
+    """The hyperparameters before `--set`, and where they come from, as a sentence.
+
+    Those asked for, else those of the run to resume, else the preset for the device.
+    """
     if options.config:
-        return read_config(options.config)
-    if options.preset is None and options.resume and options.run_id is not None:
+        return read_config(options.config), f"hyperparameters of {options.config}"
+    if options.preset is not None:
+        return make_config(preset=options.preset), f"preset {options.preset}"
+    if options.resume and options.run_id is not None:
         saved = saved_config(options.skill_dir / check_run_id(options.run_id))
         if saved is not None:
-            return saved
-    return make_config(preset=options.preset or DEFAULT_PRESET)
+            return saved, f"hyperparameters of run {options.run_id}, which goes on"
+    preset, why = preset_for(str(dict(assigned(text) for text in options.set).get("device", "auto")))
+    return make_config(preset=preset), f"preset {preset}: {why}; --preset chooses another"
+
+
+def preset_for(device: str) -> tuple[str, str]:
+    """The preset for training on a device ("auto", "cpu", "cuda", ...), and why that one."""
+    if device.startswith("cuda") or (device == "auto" and torch.cuda.is_available()):
+        return DEFAULT_PRESET, f"training on {torch.cuda.get_device_name() if torch.cuda.is_available() else device}"
+    why = "training on the CPU was asked for" if device == "cpu" else "no GPU was found"
+    return CPU_PRESET, f"{why}, {os.cpu_count()} CPU cores"
 
 
 def write_lines(*, progress_lines: bool) -> Report:
@@ -103,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--skill-dir", type=Path, required=True, help="directory of the skill; episodes in its data/")
     parser.add_argument("--run-id", help="name of the run; by default the smallest free number")
     parser.add_argument("--config", type=Path, help="JSON file with hyperparameters")
-    parser.add_argument("--preset", help=f"starting point: {', '.join(presets())} (default: {DEFAULT_PRESET})")
+    parser.add_argument("--preset", help=f"starting point: {', '.join(presets())} (default: by device)")
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change one hyperparameter")
     parser.add_argument(
         "--resume", action="store_true", help="continue the run where it was saved last, as it was begun"

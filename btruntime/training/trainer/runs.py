@@ -39,6 +39,7 @@ class RunRecord(BaseModel):
     cache_key: str
     training: tuple[str, ...]
     validation: tuple[str, ...]
+    held_out: tuple[str, ...] = ()
     step: int = 0
     trained_s: float = 0.0
     measured: tuple[Measured, ...] = ()

@@ -215,14 +215,35 @@ def _steps(cache: Cache, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _new_record(config: TrainerConfig, cache: Cache, report: Report) -> RunRecord:
-    split = split_episodes(cache.names, share=config.validation_share, seed=config.seed)
-    if not split.training:
+    held_out = _held_out(config, cache)
+    names = [name for name in cache.names if name not in held_out]
+    if not names:
         raise DataError("there is no episode to train on.")
+    split = split_episodes(names, share=config.validation_share, seed=config.seed)
     if not split.validation:
-        why = "there is a single episode" if len(cache.names) == 1 else "validation_share is 0"
-        report(Note(f"{why}: nothing is held out, so the error on new data is not measured"))
-    report(Note(f"training on {len(split.training)} episodes, {len(split.validation)} held out"))
-    return RunRecord(config=config, cache_key=cache.content.key, training=split.training, validation=split.validation)
+        why = "there is a single episode" if len(names) == 1 else "validation_share is 0"
+        report(Note(f"{why}: no episode chooses the checkpoint, so the last one is taken"))
+    kept = f", {len(held_out)} kept out for evaluation" if held_out else ""
+    report(Note(f"training on {len(split.training)} episodes, {len(split.validation)} to choose the checkpoint{kept}"))
+    return RunRecord(
+        config=config,
+        cache_key=cache.content.key,
+        training=split.training,
+        validation=split.validation,
+        held_out=held_out,
+    )
+
+
+def _held_out(config: TrainerConfig, cache: Cache) -> tuple[str, ...]:
+    """Names of the episodes that the run must not see.
+
+    Raises:
+        DataError: one of them is not there.
+    """
+    wanted = tuple(f"episode_{number}.h5" for number in config.hold_out)
+    if missing := [name for name in wanted if name not in cache.names]:
+        raise DataError(f"hold_out names {', '.join(missing)}; the skill has {', '.join(cache.names)}.")
+    return wanted
 
 
 def _report_progress(run: Run, learner: Learner, loss: ACTLoss, *, steps_per_s: float) -> None:

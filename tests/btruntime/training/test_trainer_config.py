@@ -27,7 +27,7 @@ def test_every_hyperparameter_is_explained() -> None:
 
 
 def test_presets_are_complete() -> None:
-    assert set(presets()) == {"act-default", "demo", "demo-full"}
+    assert set(presets()) == {"act-default", "cpu", "demo", "demo-full"}
     assert presets()["demo"].norm == "batch"
 
 
@@ -52,7 +52,7 @@ def test_what_is_wrong_is_named(assignment: str, message: str) -> None:
 
 
 def test_an_unknown_preset_lists_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="there is act-default, demo, demo-full"):
+    with pytest.raises(ConfigError, match="there is act-default, cpu, demo, demo-full"):
         make_config(preset="fast")
     with pytest.raises(ConfigError, match="cannot be read as JSON"):
         read_config(tmp_path / "missing.json")
