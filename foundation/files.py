@@ -31,19 +31,22 @@ def fsync_dir(directory: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`; when the block ends well it is fsynced and renamed to `path`.
 
-    When the block raises, the temporary file is removed and `path` is as it was.
+    When the block raises, the temporary file is removed and `path` is as it was. What the system refuses is said of
+    `path`: nobody knows the temporary name, and a full disk names no file at all.
     """
     temporary = path.with_name(f".{path.name}.{token_hex(8)}.tmp")
-    # Created with the mode of any new file: to ask for the umask is to change it, for every thread.
-    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
     try:
+        # Created with the mode of any new file: to ask for the umask is to change it, for every thread.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666))
         yield temporary
         _keep_mode(path, temporary)
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and (error.filename is None or os.fspath(error.filename) == str(temporary)):
+            error.filename = str(path)
         raise
     fsync_dir(path.parent)
 

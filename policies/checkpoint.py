@@ -30,7 +30,7 @@ from policies.manifest import (
     read_run,
     write_run,
 )
-from policies.normalize import Statistics, StatisticsError, load_statistics, save_statistics
+from policies.normalize import Statistics, StatisticsError, error_line, load_statistics, save_statistics
 from policies.spec import InputSpec
 
 __all__ = [
@@ -105,7 +105,8 @@ def save(
         The path of the checkpoint.
 
     Raises:
-        CheckpointError: the parts do not fit each other, or a weight is not finite.
+        CheckpointError: the parts do not fit each other, a weight is not finite, or the disk refuses the file.
+        StatisticsError: the disk refuses the statistics.
     """
     notes = notes or RunNotes()
     path = directory / checkpoint_name(step)
@@ -113,8 +114,13 @@ def save(
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain(state_dict, str(path)).items()}
     _check_finite(weights, str(path))
     save_statistics(directory / STATISTICS_FILE, statistics)
-    with replacing(path) as temporary:
-        torch.save(weights, temporary)
+    try:
+        with replacing(path) as temporary:
+            torch.save(weights, temporary)
+    except (OSError, RuntimeError) as error:  # torch turns most failures of the disk into the second
+        raise CheckpointError(
+            f"{path} cannot be written ({error_line(error)}). Is the disk full? Free some space, and resume the run."
+        ) from error
     written = {name: _entry(directory / name) for name in (STATISTICS_FILE, path.name)}
     manifest = RunManifest(
         input_spec=spec,
@@ -163,13 +169,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} is empty. Download it again, or use an earlier step.")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} does not exist.") from error
+        raise CheckpointError(f"{path} does not exist. Download the run again, or activate another one.") from error
     except CheckpointError:
         raise
     except Exception as error:  # torch names no set of errors for a file that is not its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint ({reason}). Download it again, or use an earlier step."
+            f"{path} is damaged or no checkpoint ({error_line(error)}). Download it again, or use an earlier step."
         ) from error
     state = _plain(content, str(path))
     _check_finite(state, str(path))

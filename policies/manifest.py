@@ -16,6 +16,7 @@ from policies.spec import InputSpec
 
 MANIFEST_FILE = "run.json"
 STATISTICS_FILE = "dataset_stats.pt"
+_REMEDY = "Download the run again, or activate another one."
 _CHECKPOINT_NAME = re.compile(r"act_policy_step_(\d{1,12})\.pth")
 
 
@@ -120,9 +121,9 @@ def read_run(directory: Path) -> RunManifest:
             f"Download the run again, or import the checkpoint."
         ) from error
     except OSError as error:
-        raise ManifestError(f"{path} cannot be read: {error.strerror}.") from error
+        raise ManifestError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from error
     except ValidationError as error:
-        raise ManifestError(f"{path}: {_sentence(error)}") from error
+        raise ManifestError(f"{path}: {_sentence(error)} {_REMEDY}") from error
     for name in manifest.files:
         confined(directory, name, what=f"{path}: files")
     return manifest

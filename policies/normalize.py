@@ -97,13 +97,22 @@ def unnormalise(x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 
 def save_statistics(path: Path, statistics: Statistics) -> None:
-    """Write the file as a whole."""
+    """Write the file as a whole.
+
+    Raises:
+        StatisticsError: the disk refuses it.
+    """
     content = {
         feature: {"mean": torch.from_numpy(values.mean.copy()), "std": torch.from_numpy(values.std.copy())}
         for feature, values in statistics.features().items()
     }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
+    try:
+        with replacing(path) as temporary:
+            torch.save(content, temporary)
+    except (OSError, RuntimeError) as error:  # torch turns most failures of the disk into the second
+        raise StatisticsError(
+            f"{path} cannot be written ({error_line(error)}). Is the disk full? Free some space, and resume the run."
+        ) from error
 
 
 def load_statistics(path: Path) -> Statistics:
@@ -119,13 +128,17 @@ def load_statistics(path: Path) -> Statistics:
             f"{path} is missing; it belongs beside the checkpoint. Download the run again."
         ) from error
     except Exception as error:  # torch names no set of errors for a file that is not its own
-        raise StatisticsError(f"{path} is not a statistics file ({_first_line(error)}). Download it again.") from error
+        raise StatisticsError(f"{path} is not a statistics file ({error_line(error)}). Download it again.") from error
     if not isinstance(content, dict):
-        raise StatisticsError(f"{path} holds a {type(content).__name__}, expected a dict of features.")
+        raise StatisticsError(
+            f"{path} holds a {type(content).__name__}, expected a dict of features. Download it again."
+        )
     features = {str(name): _mean_std(path, str(name), values) for name, values in content.items()}
     missing = [name for name in (_STATE, _ACTION) if name not in features]
     if missing:
-        raise StatisticsError(f"{path}: no {' and no '.join(missing)}; found {', '.join(features) or 'nothing'}.")
+        raise StatisticsError(
+            f"{path}: no {' and no '.join(missing)}; found {', '.join(features) or 'nothing'}. Download it again."
+        )
     images = {name.removeprefix(_IMAGE): values for name, values in features.items() if name.startswith(_IMAGE)}
     return Statistics(state=features[_STATE], action=features[_ACTION], images=MappingProxyType(images))
 
@@ -136,7 +149,7 @@ def _mean_std(path: Path, feature: str, values: Any) -> MeanStd:
     for field in ("mean", "std"):
         tensor = values.get(field) if isinstance(values, dict) else None
         if not isinstance(tensor, Tensor):
-            raise StatisticsError(f"{path}: {feature}.{field} is not a tensor.")
+            raise StatisticsError(f"{path}: {feature}.{field} is not a tensor. Download it again.")
         if tensor.dim() != expected_dims or (expected_dims == 3 and tuple(tensor.shape) != (3, 1, 1)):
             expected = "(3, 1, 1)" if expected_dims == 3 else "(n,)"
             raise StatisticsError(f"{path}: {feature}.{field} has shape {tuple(tensor.shape)}, expected {expected}.")
@@ -147,7 +160,8 @@ def _mean_std(path: Path, feature: str, values: Any) -> MeanStd:
         raise StatisticsError(f"{path}: {feature}: {error}") from error
 
 
-def _first_line(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
+    """The first line of what a library says; torch adds its own stack below it."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 

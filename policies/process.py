@@ -32,6 +32,7 @@ Factory = Callable[[], Policy]
 _EXIT_WAIT_S = 1.0
 _OVERDUE_S = 10.0
 _LOG_TAIL = 4096
+_AGAIN = "Run the skill again: its policy is loaded anew."
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
 
 
@@ -216,9 +217,9 @@ class ProcessRunner:
         # Its last words come before the exit code, and the exit code a moment after it hung up.
         code = self._process.poll()
         if code is not None and self._ended is None and (self._hung_up or not self._connection.poll(0)):
-            self._ended = f"The policy process {_how(code)}{self._last_words()}."
+            self._ended = f"The policy process {_how(code)}{self._last_words()}. {_AGAIN}"
         if self._busy and self._ended is None and time.monotonic() - self._busy_since_s > self._overdue_s:
-            self._ended = f"The policy process gave no answer for {self._overdue_s:g} s; it is taken for dead."
+            self._ended = f"The policy process gave no answer for {self._overdue_s:g} s and is taken for dead. {_AGAIN}"
 
     def _take(self, message: object) -> None:
         if isinstance(message, Ready):

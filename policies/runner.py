@@ -80,7 +80,10 @@ def checked_actions(actions: Any, spec: InputSpec) -> NDArray[np.float32]:
         raise PolicyError(f"the policy gave actions {array.shape}, expected ({spec.chunk_size}, {spec.action_dim}).")
     if not np.isfinite(array).all():
         step, dim = np.argwhere(~np.isfinite(array))[0]
-        raise PolicyError(f"the policy gave {array[step, dim]} as action {dim} of step {step}: damaged weights?")
+        raise PolicyError(
+            f"the policy gave {array[step, dim]} as action {dim} of step {step}, which is not finite: its weights are "
+            f"damaged, or its training diverged. Activate another run, or train it again."
+        )
     return array
 
 

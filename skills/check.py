@@ -11,11 +11,15 @@ from foundation.files import confined, sha256_of
 from hal.motion.limits import bind_action
 from hal.types import ActionSpec, RobotSpec
 from policies.manifest import MANIFEST_FILE, RunManifest, read_run, step_of
-from skills.actions import action_spec_of
+from policies.spec import InputSpec
+from skills.actions import ActionSpecError, action_spec_of
 from skills.behaviours.load import Recording
 from skills.behaviours.move import DEFAULT_TOLERANCE_RAD
 from skills.metadata import METADATA_NAME, Execution, LearnedExecution, Pose, PosesExecution, ReplayExecution
 from skills.store import SkillEntry
+
+_AGAIN = "Download the run again, or activate another one."
+_OTHER_ROBOT = "Use a skill that was made for this robot."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +59,32 @@ def check(entry: SkillEntry, robot: RobotSpec, *, hash_files: bool = True) -> Ch
     except BtruntimeError as error:
         found.append(_Finding(str(error)))
     except OSError as error:
-        found.append(_Finding(f"{error.filename or entry.path} cannot be read: {error.strerror}."))
+        found.append(_Finding(f"{error.filename or entry.path} cannot be read: {error.strerror}. {_AGAIN}"))
     return CheckReport(
         skill=str(entry.id),
         robot=robot.name,
         problems=tuple(f.text for f in found if f.problem),
         notes=tuple(f.text for f in found if not f.problem),
     )
+
+
+def check_replay(episode: Path, robot: RobotSpec, *, clip: bool = False) -> tuple[str, ...]:
+    """Why an episode cannot be repeated on a robot; nothing when it can.
+
+    Args:
+        episode: the file.
+        robot: what should repeat it.
+        clip: what is beyond the robot's limits will be cut off.
+
+    Raises:
+        EpisodeError: it cannot be read.
+    """
+    recording = Recording.read(episode)
+    problems = [f.text for f in _recording(episode.name, recording, ReplayExecution(), robot) if f.problem]
+    if clip and recording.joint_names == robot.joint_names:
+        cut, _ = recording.within(robot)
+        problems = [f.text for f in _recording(episode.name, cut, ReplayExecution(), robot) if f.problem]
+    return tuple(problems)
 
 
 def _findings(entry: SkillEntry, robot: RobotSpec, hash_files: bool) -> Iterator[_Finding]:
@@ -82,24 +105,31 @@ def _findings(entry: SkillEntry, robot: RobotSpec, hash_files: bool) -> Iterator
 
 def _learned(entry: SkillEntry, execution: LearnedExecution, robot: RobotSpec, hash_files: bool) -> Iterator[_Finding]:
     if entry.in_training:
-        yield _Finding(f'no usable checkpoint yet. Train it with "btruntime train run {entry.id.name}".')
+        yield _Finding(_no_checkpoint(entry, execution))
         return
     where = f"{entry.path.name}/{METADATA_NAME}: execution.checkpoint"
     checkpoint = confined(entry.path, execution.checkpoint or "", what=where)
     manifest = read_run(checkpoint.parent)
     spec, source = manifest.input_spec, f"{checkpoint.parent.name}/{MANIFEST_FILE}: input_spec"
-    yield from _joints(f"{source}.joint_names", spec.joint_names, robot)
-    for camera in spec.cameras:
-        if camera.name not in robot.camera_names:
-            has = ", ".join(robot.camera_names) or "none"
-            yield _Finding(f"{source}.cameras: the policy sees camera {camera.name}; robot {robot.name} has {has}.")
+    misfits = [*_joints(f"{source}.joint_names", spec.joint_names, robot), *_cameras(source, spec, robot)]
+    yield from _advised([*misfits, *_policy_action(source, spec, robot)])
     if execution.action_dim is not None and execution.action_dim != spec.action_dim:
         yield _Finding(
-            f"{METADATA_NAME}: execution.action_dim is {execution.action_dim}, the checkpoint gives {spec.action_dim}."
+            f"{METADATA_NAME}: execution.action_dim is {execution.action_dim}, the checkpoint gives "
+            f"{spec.action_dim}. Remove it, or activate another run."
         )
-    yield from _action(f"{source}.action", action_spec_of(spec), robot)
     yield from _origin(f"{source}.robot", "trained", spec.robot, robot)
     yield from _files(checkpoint, execution, entry.path, manifest, hash_files)
+
+
+def _no_checkpoint(entry: SkillEntry, execution: LearnedExecution) -> str:
+    train = f'"btruntime train run {entry.id.name}"'
+    if execution.checkpoint is None:
+        return f"no usable checkpoint yet. Train it with {train}."
+    return (
+        f"{entry.path.name}/{METADATA_NAME}: execution.checkpoint is {execution.checkpoint!r}, which is not there. "
+        f"Restore the file, activate another run, or train one with {train}."
+    )
 
 
 def _files(
@@ -109,7 +139,7 @@ def _files(
     run = checkpoint.parent
     files = [checkpoint, *(run / name for name in manifest.files if step_of(name) is None)]
     if len(files) == 1:
-        yield _Finding(f"{run / MANIFEST_FILE}: files lists no statistics. Download the run again.")
+        yield _Finding(f"{run / MANIFEST_FILE}: files lists no statistics. {_AGAIN}")
     if execution.stats_file is not None:
         field = f"{METADATA_NAME}: execution.stats_file"
         statistics = confined(skill_dir, execution.stats_file, what=field)
@@ -120,19 +150,23 @@ def _files(
             )
     for file in files:
         if not file.is_file():
-            yield _Finding(f"{file} is missing. Download the run again, or activate another one.")
+            yield _Finding(f"{file} is missing. {_AGAIN}")
         elif hash_files and sha256_of(file) != manifest.entry(file.name).sha256:
-            yield _Finding(f"{file} is not the file that was trained: its SHA-256 differs from {MANIFEST_FILE}'s.")
+            yield _Finding(
+                f"{file} is not the file that was trained: its SHA-256 differs from {MANIFEST_FILE}'s. {_AGAIN}"
+            )
 
 
 def _replay(skill_dir: Path, execution: ReplayExecution, robot: RobotSpec) -> Iterator[_Finding]:
     field = f"{skill_dir.name}/{METADATA_NAME}: execution.replay_file"
     recording = Recording.read(confined(skill_dir, execution.replay_file, what=field))
-    source = f"{skill_dir.name}/{execution.replay_file}"
+    yield from _recording(f"{skill_dir.name}/{execution.replay_file}", recording, execution, robot)
+
+
+def _recording(source: str, recording: Recording, execution: ReplayExecution, robot: RobotSpec) -> Iterator[_Finding]:
     yield from _origin(source, "recorded", recording.robot, robot)
-    yield from _action(source, recording.spec, robot)
     joints = list(_joints(source, recording.joint_names, robot))
-    yield from joints
+    yield from _advised([*_action(source, recording.spec, robot), *joints])
     if not joints and execution.start_pose is None:
         first = tuple(recording.qpos[0].tolist())
         yield from _pose(f"{source}: the first pose", first, robot, _tolerance_rad(execution))
@@ -144,11 +178,32 @@ def _joints(source: str, names: tuple[str, ...], robot: RobotSpec) -> Iterator[_
         yield _Finding(f"{source}: made for the joints {made}; robot {robot.name} has {has}, in this order.")
 
 
+def _cameras(source: str, spec: InputSpec, robot: RobotSpec) -> Iterator[_Finding]:
+    for camera in spec.cameras:
+        if camera.name not in robot.camera_names:
+            has = ", ".join(robot.camera_names) or "none"
+            yield _Finding(f"{source}.cameras: the policy sees camera {camera.name}; robot {robot.name} has {has}.")
+
+
 def _action(source: str, spec: ActionSpec, robot: RobotSpec) -> Iterator[_Finding]:
     try:
         bind_action(spec, robot)
     except BtruntimeError as error:
         yield _Finding(f"{source}: {error}")
+
+
+def _policy_action(source: str, spec: InputSpec, robot: RobotSpec) -> Iterator[_Finding]:
+    try:
+        action = action_spec_of(spec)
+    except ActionSpecError as error:
+        yield _Finding(f"{source.removesuffix('input_spec')}{error}")
+    else:
+        yield from _action(f"{source}.action", action, robot)
+
+
+def _advised(misfits: list[_Finding]) -> list[_Finding]:
+    """The same, the last with what to do about all of them."""
+    return misfits and [*misfits[:-1], _Finding(f"{misfits[-1].text} {_OTHER_ROBOT}")]
 
 
 def _origin(source: str, how: str, made_on: str, robot: RobotSpec) -> Iterator[_Finding]:
@@ -181,7 +236,10 @@ def _tolerance_rad(execution: Execution) -> float:
 
 def _pose(source: str, pose: Pose, robot: RobotSpec, tolerance_rad: float) -> Iterator[_Finding]:
     if len(pose) != len(robot.joints):
-        yield _Finding(f"{source} has {len(pose)} numbers, robot {robot.name} has {len(robot.joints)} joints.")
+        yield _Finding(
+            f"{source} has {len(pose)} numbers, robot {robot.name} has {len(robot.joints)} joints. "
+            "Give one number per joint, or remove it."
+        )
         return
     for joint, angle in zip(robot.joints, pose, strict=True):
         beyond = max(joint.low - angle, angle - joint.high)
@@ -190,6 +248,10 @@ def _pose(source: str, pose: Pose, robot: RobotSpec, tolerance_rad: float) -> It
         serious = beyond > tolerance_rad
         yield _Finding(
             f"{source}: {joint.name} is {angle:g}, robot {robot.name} allows {joint.low:g} to {joint.high:g}. "
-            + ("It would be clipped and never reached." if serious else "The arm goes to the limit, which is near."),
+            + (
+                "It would be clipped and never reached. Correct the pose."
+                if serious
+                else "The arm goes to the limit, which is near."
+            ),
             problem=serious,
         )

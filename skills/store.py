@@ -165,14 +165,15 @@ class SkillStore:
                 yield from self._directory_entry(path, SkillId(namespace, path.name))
 
     def _directory_entry(self, directory: Path, skill_id: SkillId) -> Iterator[SkillEntry]:
-        path = directory / METADATA_NAME
+        path, count = directory / METADATA_NAME, 0
         try:
             if not os.path.lexists(path) and not (directory / "data").is_dir():
                 return
             count = len(episode_files(directory / "data"))
             metadata = self._metadata(path)
         except (MetadataError, OSError) as error:
-            yield SkillEntry(skill_id, directory, None, None, problem=str(error))
+            # Its episodes are there all the same: they are counted, so that nobody takes them for lost.
+            yield SkillEntry(skill_id, directory, None, None, count, problem=str(error))
             return
         in_training, problem = _readiness(directory, metadata)
         yield SkillEntry(skill_id, directory, metadata, metadata.type, count, in_training, problem)

@@ -7,12 +7,15 @@ Standard output is for results, standard error for messages. Exit status: 0 done
 from __future__ import annotations
 
 import argparse
+import errno
 import os
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Protocol, cast
 
+from btruntime.cli.interrupts import Interruption, interruptible
 from btruntime.cli.output import tell
 from foundation.errors import BtruntimeError
 
@@ -24,10 +27,19 @@ COMMANDS: Mapping[str, str] = {
     "tree": "draw the behaviour tree of a skill or an agent",
     "run": "run a skill or an agent",
     "record": "record demonstrations",
-    "dataset": "list, check or recover the episodes of a skill",
+    "dataset": "list, check, import, replay or recover the episodes of a skill",
     "train": "train a policy, list runs, activate one",
-    "evaluate": "success of a skill in fresh simulated scenes",
+    "evaluate": "how good is a skill? in simulated scenes, or against recordings",
     "flight": "what a run did, tick by tick",
+}
+
+
+_REMEDIES: Mapping[int, str] = {
+    errno.ENOSPC: " Free some space and try again.",
+    errno.EDQUOT: " Free some space and try again.",
+    errno.EFBIG: " Free some space, or raise the limit on the size of files, and try again.",
+    errno.EROFS: " Choose a directory that can be written to.",
+    errno.EACCES: " Choose a directory that you may use, or change its permissions.",
 }
 
 
@@ -39,8 +51,21 @@ class Command(Protocol):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns its exit status."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    """Run one command; returns its exit status. Without `argv` it is the whole program: nothing is to come after it."""
+    whole = argv is None
+    with interruptible(last=whole):
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        except KeyboardInterrupt as error:
+            ended = error if isinstance(error, Interruption) else Interruption(signal.SIGINT)
+            tell(f"btruntime: {ended}")
+            return 128 + ended.number
+        finally:
+            if whole:
+                _flush()
+
+
+def _run(arguments: list[str]) -> int:
     parser = _parser()
     chosen = next((word for word in arguments if word in COMMANDS), None)
     command: Command | None = None
@@ -86,19 +111,29 @@ class _Version(str):
 
 def _guarded(command: Command, args: argparse.Namespace) -> int:
     try:
-        return command.run(args)
+        status = command.run(args)
+        sys.stdout.flush()
+        return status
     except BtruntimeError as error:
         tell(f"btruntime: {error}")
         return 1
-    except KeyboardInterrupt:
-        tell("btruntime: interrupted.")
-        return 130
     except BrokenPipeError:
-        # Whoever read our output has gone; there is nobody to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # Whoever read it has gone; there is nobody to tell.
         return 141
     except OSError as error:
         # What no command foresaw: a directory that cannot be made, a disk that is full.
         where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        tell(f"btruntime: {where}{error.strerror or error}.")
+        tell(f"btruntime: {where}{error.strerror or error}.{_REMEDIES.get(error.errno or 0, '')}")
         return 1
+
+
+def _flush() -> None:
+    """Now, while somebody can say what went wrong: at its very end, Python shows it as its own affair."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _drop_output()
+
+
+def _drop_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

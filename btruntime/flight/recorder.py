@@ -16,6 +16,8 @@ from btruntime.flight import lines
 from foundation.errors import BtruntimeError
 from foundation.files import fsync_dir
 
+_ELSEWHERE = "Free some space, or choose another directory with --flights-dir."
+
 
 class FlightError(BtruntimeError):
     """A flight recording cannot be written, or is not one."""
@@ -77,7 +79,9 @@ class FlightRecorder:
     @property
     def problem(self) -> str | None:
         """Why the recording stopped before its end; None while all is well."""
-        return None if self._error is None else f"{self.path}: the recording of the run stopped: {_why(self._error)}."
+        if self._error is None:
+            return None
+        return f"{self.path}: the recording of the run stopped: {_why(self._error)}. Free some space before the next."
 
     def tick(self, record: TickRecord) -> None:
         """Record one tick. Never waits."""
@@ -166,14 +170,14 @@ def _create(path: Path, first_line: bytes) -> int:
     except FileExistsError:
         raise FlightError(f"{path}: exists; a flight recording is never overwritten. Take another name.") from None
     except OSError as error:
-        raise FlightError(f"{path}: cannot record the run there: {_why(error)}.") from error
+        raise FlightError(f"{path}: cannot record the run there: {_why(error)}. {_ELSEWHERE}") from error
     try:
         _write_whole(file, first_line)
         fsync_dir(path.parent)
     except OSError as error:
         os.close(file)
         path.unlink(missing_ok=True)
-        raise FlightError(f"{path}: cannot record the run there: {_why(error)}.") from error
+        raise FlightError(f"{path}: cannot record the run there: {_why(error)}. {_ELSEWHERE}") from error
     return file
 
 

@@ -11,8 +11,10 @@ import pytest
 from skills.episodes import list_episodes
 from skills.metadata import (
     LearnedExecution,
+    MetadataError,
     PosesExecution,
     ReplayExecution,
+    SkillMetadata,
     load_metadata,
     save_metadata,
     update_metadata,
@@ -35,6 +37,32 @@ def test_a_rewrite_keeps_every_field_as_it_was(source, tmp_path):
     before["guidelines_when_running"] = "changed"
     before["execution"]["speed"] = 0.5
     assert json.dumps(json.loads(path.read_text())) == json.dumps(before)
+
+
+@pytest.mark.parametrize("source", FILES, ids=lambda path: path.stem)
+def test_each_field_that_is_spoilt_is_named_and_the_file_is_left_alone(source, tmp_path):
+    path, document = tmp_path / "metadata.json", json.loads(source.read_text())
+    known = [*SkillMetadata.model_fields, *type(load_metadata(source).execution).model_fields]
+    places = [(document, "", name) for name in document] + [
+        (document["execution"], "execution.", name) for name in document["execution"]
+    ]
+    spoilt = 0
+    for owner, prefix, name in places:
+        if name not in known:
+            continue
+        before = owner[name]
+        # No field is a list of lists of texts.
+        owner[name] = [["spoilt"]]
+        content = json.dumps(document)
+        path.write_text(content)
+        with pytest.raises(MetadataError) as refused:
+            update_metadata(path, guidelines_when_running="changed")
+        assert str(refused.value).startswith(f"{path}: ")
+        assert prefix + name in str(refused.value)
+        assert path.read_text() == content
+        owner[name] = before
+        spoilt += 1
+    assert spoilt >= 3
 
 
 def test_what_they_say_is_understood():

@@ -45,7 +45,8 @@ def test_a_skill_that_fits(tmp_path: Path) -> None:
 def test_other_cameras(tmp_path: Path) -> None:
     report = checked(tmp_path, without(ROBOT, cameras=ROBOT.cameras[:1]))
     assert report.problems == (
-        "run_1/run.json: input_spec.cameras: the policy sees camera arm_camera; robot bench has main_camera.",
+        "run_1/run.json: input_spec.cameras: the policy sees camera arm_camera; robot bench has main_camera. "
+        "Use a skill that was made for this robot.",
     )
 
 
@@ -54,7 +55,10 @@ def test_other_joints(tmp_path: Path) -> None:
     report = checked(tmp_path, without(ROBOT, joints=swapped))
     assert len(report.problems) == 1
     assert report.problems[0].startswith("run_1/run.json: input_spec.joint_names: made for the joints joint1, joint2,")
-    assert report.problems[0].endswith("robot bench has joint2, joint1, joint3, joint4, joint5, joint6, in this order.")
+    assert report.problems[0].endswith(
+        "robot bench has joint2, joint1, joint3, joint4, joint5, joint6, in this order. "
+        "Use a skill that was made for this robot."
+    )
 
 
 def test_a_policy_that_drives_a_robot_without_a_base(tmp_path: Path) -> None:
@@ -67,20 +71,23 @@ def test_an_action_of_an_unknown_kind(tmp_path: Path) -> None:
     dims = input_spec(ROBOT).action
     report = checked(tmp_path, action=({**dims[0], "kind": "joint_torque"}, *dims[1:]))
     assert len(report.problems) == 1
-    assert report.problems[0].startswith("input_spec.action: kind: Input should be 'joint_position'")
+    assert report.problems[0].startswith("run_1/run.json: input_spec.action: kind: Input should be 'joint_position'")
 
 
 def test_an_action_in_another_unit(tmp_path: Path) -> None:
     dims = input_spec(ROBOT).action
     report = checked(tmp_path, action=({**dims[0], "unit": "rad/s"}, *dims[1:]))
     assert report.problems == (
-        "run_1/run.json: input_spec.action: action joint1 is a joint_position in 'rad/s', expected rad or m.",
+        "run_1/run.json: input_spec.action: action joint1 is a joint_position in 'rad/s', expected rad or m. "
+        "Use a skill that was made for this robot.",
     )
 
 
 def test_another_number_of_actions(tmp_path: Path) -> None:
     report = checked(tmp_path, action_dim=10)
-    assert report.problems == ("metadata.json: execution.action_dim is 10, the checkpoint gives 8.",)
+    assert report.problems == (
+        "metadata.json: execution.action_dim is 10, the checkpoint gives 8. Remove it, or activate another run.",
+    )
 
 
 def test_another_robot_of_the_same_build_is_worth_a_note(tmp_path: Path) -> None:
@@ -92,14 +99,17 @@ def test_another_robot_of_the_same_build_is_worth_a_note(tmp_path: Path) -> None
 @pytest.mark.parametrize("field", ["start_pose", "end_pose"])
 def test_a_pose_of_another_length(tmp_path: Path, field: str) -> None:
     report = checked(tmp_path, **{field: POSE[:5]})
-    assert report.problems == (f"metadata.json: execution.{field} has 5 numbers, robot bench has 6 joints.",)
+    assert report.problems == (
+        f"metadata.json: execution.{field} has 5 numbers, robot bench has 6 joints. "
+        "Give one number per joint, or remove it.",
+    )
 
 
 def test_a_pose_beyond_the_limits(tmp_path: Path) -> None:
     report = checked(tmp_path, end_pose=beyond(3, 0.2))
     assert report.problems == (
         "metadata.json: execution.end_pose: joint4 is 2.1199, robot bench allows -1.7453 to 1.9199. "
-        "It would be clipped and never reached.",
+        "It would be clipped and never reached. Correct the pose.",
     )
 
 
@@ -120,7 +130,10 @@ def test_a_checkpoint_that_was_changed(tmp_path: Path) -> None:
     content[0] ^= 1
     checkpoint.write_bytes(content)
     report = check(entry, ROBOT)
-    assert report.problems == (f"{checkpoint} is not the file that was trained: its SHA-256 differs from run.json's.",)
+    assert report.problems == (
+        f"{checkpoint} is not the file that was trained: its SHA-256 differs from run.json's. "
+        "Download the run again, or activate another one.",
+    )
     assert check(entry, ROBOT, hash_files=False).runnable
 
 
@@ -171,6 +184,16 @@ def test_a_skill_in_training(tmp_path: Path) -> None:
     entry = write_skill(tmp_path, "grasp", {"type": "learned", "execution": {"start_pose": POSE[:4]}})
     report = check(entry, ROBOT)
     assert [problem.split(".")[0] for problem in report.problems] == ["metadata", "no usable checkpoint yet"]
+
+
+def test_a_checkpoint_that_is_gone_is_named(tmp_path: Path) -> None:
+    entry = write_learned(tmp_path, "pick", input_spec(ROBOT))
+    (entry.path / "run_1/act_policy_step_2.pth").unlink()
+    report = check(SkillStore(tmp_path, tmp_path / "none").get("pick"), ROBOT)
+    assert report.problems == (
+        "pick/metadata.json: execution.checkpoint is 'run_1/act_policy_step_2.pth', which is not there. Restore the "
+        'file, activate another run, or train one with "btruntime train run pick".',
+    )
 
 
 def test_fields_that_nothing_reads_are_worth_a_note(tmp_path: Path) -> None:
@@ -269,7 +292,8 @@ def test_an_action_that_the_robot_has_twice(tmp_path: Path) -> None:
     action = ActionSpec(dims=(*ROBOT.action_spec(base=False, progress=False).dims, dim))
     report = check(write_replay(tmp_path, ROBOT, action=action), ROBOT)
     assert report.problems == (
-        "replay/data/episode_0.h5: actions joint1 and extra both move 'joint1'; keep one of them.",
+        "replay/data/episode_0.h5: actions joint1 and extra both move 'joint1'; keep one of them. "
+        "Use a skill that was made for this robot.",
     )
 
 

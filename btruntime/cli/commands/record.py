@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 
 from btruntime.cli.options import add_json, add_skills_dir, store_of, whole
-from btruntime.cli.output import print_json, say
+from btruntime.cli.output import print_json, say, tell
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -68,4 +68,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         episodes = [{"file": each.path.name, "steps": each.steps} for each in saved]
         print_json({"skill": str(entry.id), "episodes": episodes})
-    return 128 + stopped.number if stopped.number is not None else 0
+    if stopped.number is not None:
+        tell("btruntime: stopped; the episode that was being recorded is in the trash, those before it are saved.")
+        return 128 + stopped.number
+    return 0
