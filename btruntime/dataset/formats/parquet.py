@@ -31,7 +31,7 @@ def arrow() -> Any:
     except ImportError as error:
         raise DatasetError(
             "LeRobot datasets are parquet files, and pyarrow, which reads them, is not installed. "
-            "Run: pip install 'btruntime[lerobot]'"
+            "Run: pip install pyarrow (what btruntime[lerobot] adds)."
         ) from error
     return pyarrow
 
