@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+_PREFERRED_NICENESS = -10
 
 
 class Periodic(Protocol):
@@ -154,6 +158,26 @@ class VirtualClock:
             # From the start, not from the last time: rounding must not add up to a different order.
             heapq.heappush(self._due, (task.start_s + (count + 1) * task.period_s, order, count + 1, task))
         self._now_s = max(self._now_s, deadline_s)
+
+
+@contextmanager
+def preferred() -> Iterator[None]:
+    """While the block runs, the kernel prefers this thread to others that want the processor.
+
+    Only where this user may ask for that (root, CAP_SYS_NICE or a `nice` limit); elsewhere nothing changes. Niceness
+    is a thread's own on Linux: what this thread starts meanwhile inherits it, other threads do not.
+    """
+    thread = threading.get_native_id()
+    before = os.getpriority(os.PRIO_PROCESS, thread)
+    try:
+        os.setpriority(os.PRIO_PROCESS, thread, min(before, _PREFERRED_NICENESS))
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, thread, before)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +13,7 @@ from hal.types import ActionSpec
 from skills.episodes import Episode, EpisodeError, EpisodeHeader, save_episode
 from skills.episodes.naming import episode_files
 from skills.ids import UnknownSkillError
-from skills.metadata import LearnedExecution, update_metadata
+from skills.metadata import METADATA_NAME, LearnedExecution, update_metadata
 from skills.store import SkillEntry, SkillStore
 
 
@@ -37,6 +39,7 @@ class ImportReport:
     """What became of a dataset.
 
     Attributes:
+        skill: where its episodes are; None where none came and no skill was there.
         episodes: in the skill now, in order.
         missing: listed by the dataset and not there; a sentence by number.
         refused: there and not usable; a sentence by number.
@@ -44,6 +47,7 @@ class ImportReport:
         cancelled: it was stopped before the end; the same command goes on.
     """
 
+    skill: SkillEntry | None
     episodes: tuple[ImportedEpisode, ...]
     missing: Mapping[int, str]
     refused: Mapping[int, str]
@@ -60,47 +64,34 @@ class _Progress:
     notes: list[str] = field(default_factory=list)
 
 
-def target_skill(store: SkillStore, name: str, source: DatasetSource) -> SkillEntry:
-    """The skill of that ID, or a new learned one of that name, with the dataset's task as its guidelines.
-
-    Raises:
-        DatasetError: the skill is of a type that has no demonstrations.
-        AmbiguousSkillError, SkillIdError, StoreError: see `SkillStore`.
-    """
-    try:
-        entry = store.get(name)
-    except UnknownSkillError:
-        entry = store.create(name)
-        if source.task:
-            update_metadata(entry.path / "metadata.json", guidelines=source.task)
-        return store.get(str(entry.id))
-    if entry.problem is None and entry.metadata and not isinstance(entry.metadata.execution, LearnedExecution):
-        raise DatasetError(f"{entry.id} is a {entry.kind} skill; demonstrations belong into a learned one.")
-    return entry
-
-
 def import_dataset(
     source: DatasetSource,
-    data_dir: Path,
+    store: SkillStore,
+    skill: str,
     *,
     numbers: Collection[int] | None = None,
     progress: Callable[[int, str], None] = lambda number, note: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> ImportReport:
-    """Save the episodes of a dataset into `data_dir`; those that are there already are left as they are.
+    """Save the episodes of a dataset into a skill; those that are there already are left as they are.
 
-    An episode keeps its number where nothing else has it. One that cannot be converted is told and left out.
+    An episode keeps its number where nothing else has it. One that cannot be converted is told and left out. A skill
+    that does not exist is made for the first episode, learned, with the dataset's task as its guidelines.
 
     Args:
         source: the dataset.
-        data_dir: the skill's `data/`.
+        store: where the skill is.
+        skill: its ID, or the name of a new one.
         numbers: of the episodes to take; None for all.
         progress: told each number when it is done, and what became of it.
         cancelled: asked between episodes.
 
     Raises:
-        DatasetError: a wanted number is not listed, or the episodes do not fit those that the skill has.
-        OSError: the disk is full, or the directory cannot be written.
+        DatasetError: a number is not of the dataset, no episode is there, an episode is of another kind than those
+            that the skill has, or the skill has no demonstrations.
+        AmbiguousSkillError, SkillIdError, StoreError: see `SkillStore`.
+        EpisodeWriteError: the disk is full.
+        OSError: the directory cannot be written.
     """
     wanted = [n for n in source.present if numbers is None or n in numbers]
     if unknown := sorted(set(numbers or ()) - {*source.present, *source.missing}):
@@ -108,39 +99,86 @@ def import_dataset(
     missing = {n: why for n, why in source.missing.items() if numbers is None or n in numbers}
     if not wanted:
         raise DatasetError(f"{source.name}: none of its episodes is there. {next(iter(missing.values()), '')}".strip())
-    there = _imported(data_dir, source)
-    model = _first_header(data_dir)
+    target = _Target(store, skill, source.task)
+    there = {} if target.entry is None else _imported(target.entry.data_dir, source)
+    model = None if target.entry is None else _first_header(target.entry.data_dir)
     done = _Progress(notes=list(source.notes))
-    for number in wanted:
-        if cancelled():
-            return _report(done, missing, cancelled=True)
-        if number in there:
-            done.episodes.append(there[number])
-            progress(number, f"{there[number].path.name} was there")
-            continue
-        try:
-            episode = source.read(number)
-            model = _refuse_other_kind(episode, model, number, source)
-            saved = _saved(episode, data_dir, number)
-        except (_OtherKindError, EpisodeError) as error:
-            if isinstance(error, _OtherKindError):
-                raise DatasetError(str(error)) from error
-            done.refused[number] = f"episode {number}: {error}"
-            progress(number, "left out")
-            continue
-        except DatasetError as error:
-            done.refused[number] = str(error)
-            progress(number, "left out")
-            continue
-        done.episodes.append(saved)
-        done.notes.extend(episode.header.origin.notes if episode.header.origin else ())
-        progress(number, saved.path.name)
-    return _report(done, missing)
-
-
-def _report(done: _Progress, missing: Mapping[int, str], *, cancelled: bool = False) -> ImportReport:
+    stopped = False
+    try:
+        for number in wanted:
+            if stopped := cancelled():
+                break
+            if number in there:
+                done.episodes.append(there[number])
+                progress(number, f"{there[number].path.name} was there")
+                continue
+            try:
+                episode = source.read(number)
+            except DatasetError as error:
+                done.refused[number] = str(error)
+                progress(number, "left out")
+                continue
+            if model is not None:
+                _refuse_other_kind(episode.header, model, number, source)
+            try:
+                saved = _saved(episode, target.made().data_dir, number)
+            except (DatasetError, EpisodeError) as error:
+                done.refused[number] = f"episode {number}: {error}"
+                progress(number, "left out")
+                continue
+            model = model or (saved.path.name, episode.header)
+            done.episodes.append(saved)
+            done.notes.extend(episode.header.origin.notes if episode.header.origin else ())
+            progress(number, saved.path.name)
+    finally:
+        target.forget_if_unused()
     notes = tuple(dict.fromkeys(done.notes))
-    return ImportReport(tuple(done.episodes), missing, done.refused, notes, cancelled)
+    entry = None if target.entry is None else store.get(str(target.entry.id))
+    return ImportReport(entry, tuple(done.episodes), missing, done.refused, notes, stopped)
+
+
+class _Target:
+    """The skill that episodes go into: one that is there, or one that is made when the first episode comes.
+
+    Attributes:
+        entry: None while there is none.
+
+    Raises:
+        DatasetError: the skill that is there has no demonstrations, or its metadata cannot be read.
+    """
+
+    def __init__(self, store: SkillStore, name: str, task: str):
+        self._store, self._name, self._task = store, name, task
+        self._new = False
+        self.entry: SkillEntry | None = None
+        try:
+            found = self.entry = store.get(name)
+        except UnknownSkillError:
+            return
+        if found.metadata is None and found.problem is not None:
+            raise DatasetError(f"{found.id} cannot take episodes: {found.problem}")
+        if found.metadata is None or not isinstance(found.metadata.execution, LearnedExecution):
+            raise DatasetError(f"{found.id} is a {found.kind} skill; demonstrations belong into a learned one.")
+
+    def made(self) -> SkillEntry:
+        """The skill, which exists now."""
+        if self.entry is None:
+            self.entry, self._new = self._store.create(self._name), True
+            if self._task:
+                update_metadata(self.entry.path / METADATA_NAME, guidelines=self._task)
+                self.entry = self._store.get(str(self.entry.id))
+        return self.entry
+
+    def forget_if_unused(self) -> None:
+        """Take away a skill that was made here, if nothing came into it."""
+        if not self._new or self.entry is None:
+            return
+        path = self.entry.path
+        files = [file for file in path.rglob("*") if file.is_file() and file != path / METADATA_NAME]
+        if any(file.stat().st_size for file in files):
+            return
+        shutil.rmtree(path.rename(path.with_name(f".unused-{secrets.token_hex(8)}")))
+        self.entry = None
 
 
 def _saved(episode: SourceEpisode, data_dir: Path, number: int) -> ImportedEpisode:
@@ -181,34 +219,27 @@ def _headers(data_dir: Path) -> Iterable[tuple[Path, EpisodeHeader, int]]:
             continue  # `dataset list` tells of it; an import need not.
 
 
-class _OtherKindError(DatasetError):
-    """An episode that the skill's other episodes cannot be trained together with."""
-
-
 def _refuse_other_kind(
-    episode: SourceEpisode, model: tuple[str, EpisodeHeader] | None, number: int, source: DatasetSource
-) -> tuple[str, EpisodeHeader]:
-    """What the next episode is compared with.
+    header: EpisodeHeader, model: tuple[str, EpisodeHeader], number: int, source: DatasetSource
+) -> None:
+    """Refuse an episode that cannot be trained together with those that the skill has.
 
     Raises:
-        _OtherKindError: names what differs.
+        DatasetError: names what differs.
     """
-    header = episode.header
-    if model is None:
-        return f"episode {number} of {source.name}", header
     name, first = model
     for what, mine, theirs in (
         ("cameras", sorted(header.camera_names), sorted(first.camera_names)),
         ("joints", header.joint_names, first.joint_names),
         ("actions", _told(header.action), _told(first.action)),
-        ("data_frequency", header.data_frequency_hz, first.data_frequency_hz),
+        ("data_frequency", [header.data_frequency_hz], [first.data_frequency_hz]),
     ):
-        if mine != theirs:
-            raise _OtherKindError(
-                f"episode {number} of {source.name}: {what} are {mine}, expected {theirs} as in {name}, which the "
-                f"skill has already. Import it into a skill of its own."
+        if list(mine) != list(theirs):
+            raise DatasetError(
+                f"episode {number} of {source.name}: {what} is {', '.join(map(str, mine))}, expected "
+                f"{', '.join(map(str, theirs))} as in {name}, which the skill has already. Import it into a skill of "
+                f"its own."
             )
-    return model
 
 
 def _told(spec: ActionSpec) -> list[str]:

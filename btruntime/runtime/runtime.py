@@ -16,7 +16,7 @@ from btruntime.runtime.context import RobotContext
 from btruntime.runtime.pool import PolicyPool
 from btruntime.runtime.stopping import blamed, stop_nodes
 from foundation.errors import BtruntimeError
-from hal.clock import Clock, Rate
+from hal.clock import Clock, Rate, preferred
 from hal.motion import GateClosedError, GateConfig, MotionGate, Resource
 from hal.robot import Robot
 from skills.outcome import Outcome
@@ -102,7 +102,7 @@ class Runtime:
         ticks, broken, enough = 0, True, None
         try:
             root.setup_with_descendants()
-            with _settled_garbage(self.clock):
+            with _undisturbed(self.clock):
                 # What came before took its time: the first deadline is now.
                 rate = Rate(self.clock, self._period_s)
                 for record in self._ticks(root, rate):
@@ -183,14 +183,15 @@ class Runtime:
 
 
 @contextmanager
-def _settled_garbage(clock: Clock) -> Iterator[None]:
-    """What exists now will not be garbage soon; the collector need not walk through it in mid-run."""
+def _undisturbed(clock: Clock) -> Iterator[None]:
+    """In real time: this thread goes first, and the garbage collector leaves alone what exists now."""
     if clock.virtual:
         yield
         return
     gc.collect()
     gc.freeze()
     try:
-        yield
+        with preferred():
+            yield
     finally:
         gc.unfreeze()

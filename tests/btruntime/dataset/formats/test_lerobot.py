@@ -411,7 +411,7 @@ def test_without_pyarrow_it_says_what_to_install(lerobot, monkeypatch):
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(DatasetError, match=r"pip install 'btruntime\[lerobot\]'"):
+    with pytest.raises(DatasetError, match="pip install pyarrow"):
         open_source(root)
 
 
