@@ -34,6 +34,7 @@ class ComparisonReport:
         l1: mean over ticks and dimensions of the difference divided by `ComparedDim.std`.
         mean_action_l1: the same for commanding the episode's mean action all the time.
         ticks: in which something was commanded while the recording ran.
+        dims: those that were both demonstrated and commanded.
     """
 
     l1: float
@@ -51,20 +52,26 @@ class Comparison:
     """
 
     robot: EpisodePlayback
+    _dims: tuple[int, ...] = ()  # those that are compared
     _asked: list[Array] = field(default_factory=list)
     _done: list[Array] = field(default_factory=list)
 
     def watch(self, record: TickRecord) -> None:
         """Called after each tick; never blocks."""
+        # What a move before or after them asks for was not demonstrated.
+        if not any(n.class_name in _ACTING and n.status is NodeStatus.RUNNING for n in record.tree.nodes):
+            return
         if self.robot.began_s is None:
-            if any(n.class_name in _ACTING and n.status is NodeStatus.RUNNING for n in record.tree.nodes):
-                self.robot.begin()
+            self.robot.begin()
+            return
+        if record.asked is None:
             return
         names = self.robot.demonstration.spec.names
-        if record.asked is None or not all(name in record.asked for name in names):
+        self._dims = self._dims or tuple(index for index, name in enumerate(names) if name in record.asked)
+        if not self._dims or not all(names[index] in record.asked for index in self._dims):
             return
-        self._asked.append(np.array([record.asked[name] for name in names]))
-        self._done.append(self.robot.demonstration.at(record.time_s - self.robot.began_s))
+        self._asked.append(np.array([record.asked[names[index]] for index in self._dims]))
+        self._done.append(self.robot.demonstration.at(record.time_s - self.robot.began_s)[list(self._dims)])
 
     def until(self) -> str | None:
         """Why the run is over, as a sentence; None while the recording runs."""
@@ -76,14 +83,15 @@ class Comparison:
         """The differences so far; None where nothing was commanded."""
         if not self._asked:
             return None
-        demonstration = self.robot.demonstration
-        std = np.maximum(demonstration.action.std(axis=0), _STD_FLOOR)
+        demonstrated = self.robot.demonstration.action[:, list(self._dims)]
+        std = np.maximum(demonstrated.std(axis=0), _STD_FLOOR)
         asked, done = np.array(self._asked), np.array(self._done)
         error = np.abs(asked - done)
-        still = np.abs(demonstration.action.mean(axis=0) - done)
+        still = np.abs(demonstrated.mean(axis=0) - done)
+        compared = [self.robot.demonstration.spec.dims[index] for index in self._dims]
         dims = tuple(
-            ComparedDim(dim.name, dim.unit, float(error[:, index].mean()), float(std[index]))
-            for index, dim in enumerate(demonstration.spec.dims)
+            ComparedDim(dim.name, dim.unit, float(error[:, column].mean()), float(std[column]))
+            for column, dim in enumerate(compared)
         )
         return ComparisonReport(float((error / std).mean()), float((still / std).mean()), len(asked), dims)
 

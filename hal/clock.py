@@ -89,6 +89,11 @@ class _PeriodicThread:
             self._thread.join()
 
     def _run(self) -> None:
+        # A thread that has to wait for the processor while it holds the interpreter makes the others wait with it.
+        with preferred():
+            self._repeat()
+
+    def _repeat(self) -> None:
         self._clock.sleep_until(self._start_s)
         while not self._cancelled.is_set():
             try:

@@ -49,8 +49,9 @@ class PlaybackRobot:
     """Shows the first step, as fresh as a live robot's, until `begin`; then the recording, once.
 
     Before `begin` its joints are where they are sent, as if the arm were ideal, so that a skill can move to its start
-    pose; after it they are where they were. Frames are read ahead by a thread of their own; on a virtual clock, when
-    they are due.
+    pose; after it they are where they were. Frames are read ahead by a thread of their own, and where it does not keep
+    up, the newest one that is there is shown, with its true age; on a virtual clock they are read when they are due.
+    Any thread may call `read`, `write` and `begin`.
 
     Args:
         spec: of the robot that the recording could have come from.
@@ -82,6 +83,7 @@ class PlaybackRobot:
         self._at_s = np.array([step.at_s for step in steps])
         self._frames = _Frames(spec.camera_names, len(steps), read_frame, ahead=not clock.virtual)
         self._close_recording = close_recording
+        self._reading = threading.Lock()
         self._setpoint_qpos: Array = steps[0].qpos
         self._began_s: float | None = None
         self._started_s: float | None = None
@@ -116,11 +118,13 @@ class PlaybackRobot:
         """
         if self._started_s is None or self._closed:
             raise RobotError(f"the playback of {self.spec.name} does not run; start it.")
-        now_s = self._clock.now()
-        if self._began_s is None:
-            return self._waiting(now_s, self._started_s)
-        row = max(int(np.searchsorted(self._at_s, now_s - self._began_s + 1e-9, side="right")) - 1, 0)
-        return self._shown(row, now_s, self._began_s)
+        # One at a time, so that nobody is shown a frame that is newer than the time he came with.
+        with self._reading:
+            now_s = self._clock.now()
+            if self._began_s is None:
+                return self._waiting(now_s, self._started_s)
+            row = max(int(np.searchsorted(self._at_s, now_s - self._began_s + 1e-9, side="right")) - 1, 0)
+            return self._shown(row, now_s, self._began_s)
 
     def write(self, setpoint: Setpoint) -> None:
         """Followed at once until the recording runs, and not at all then."""
@@ -136,7 +140,7 @@ class PlaybackRobot:
 
     def _waiting(self, now_s: float, since_s: float) -> Observation:
         first = self._steps[0]
-        frames = self._frames.of(0)
+        _, frames = self._frames.newest(0)
         images = {}
         for camera in self.spec.cameras:
             period_s = 1.0 / camera.rate_hz
@@ -156,8 +160,7 @@ class PlaybackRobot:
 
     def _shown(self, row: int, now_s: float, began_s: float) -> Observation:
         step = self._steps[row]
-        seen = self._frames.newest(row)
-        frames = self._frames.of(seen)
+        seen, frames = self._frames.newest(row)
         captured_s = self._steps[seen].captured_s
         images = {name: Frame(rgb, began_s + captured_s[name]) for name, rgb in frames.items()}
         return Observation(
@@ -173,14 +176,14 @@ class PlaybackRobot:
 
 
 class _Frames:
-    """The frames of the steps around the one that is shown, read ahead so that `newest` and `of` never block."""
+    """The frames of the steps around the one that is shown, read ahead so that `newest` never blocks."""
 
     def __init__(self, cameras: tuple[str, ...], count: int, read_frame: FrameReader, *, ahead: bool):
         self._cameras, self._count, self._read_frame, self._ahead = cameras, count, read_frame, ahead
         self._ready: deque[tuple[int, Mapping[str, Image]]] = deque()
         self._changed = threading.Condition()
         self._shown = 0
-        self._error: Exception | None = None
+        self._failed: tuple[int, RobotError] | None = None  # at which step, and how
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -191,28 +194,22 @@ class _Frames:
             self._thread = threading.Thread(target=self._run, name="playback", daemon=True)
             self._thread.start()
 
-    def newest(self, row: int) -> int:
-        """The last step up to `row` whose frames are there; older ones are forgotten.
+    def newest(self, row: int) -> tuple[int, Mapping[str, Image]]:
+        """The last step up to `row` whose frames are there, and these; older ones are forgotten.
 
         Raises:
-            RobotError: a frame could not be read.
+            RobotError: a frame up to `row` could not be read.
         """
         if not self._ahead and self._ready[-1][0] < row:
             self._ready.append((row, self._read(row)))
         with self._changed:
-            if self._error is not None:
-                raise RobotError(f"the recording cannot be played on: {self._error}") from self._error
+            if self._failed is not None and self._failed[0] <= row:
+                raise self._failed[1]
             while len(self._ready) > 1 and self._ready[1][0] <= row:
                 self._ready.popleft()
             self._shown = max(self._shown, row)
             self._changed.notify()
-            return self._ready[0][0]
-
-    def of(self, row: int) -> Mapping[str, Image]:
-        """The frames of the step that `newest` gave."""
-        found, frames = self._ready[0]
-        assert found == row
-        return frames
+            return self._ready[0]
 
     def close(self) -> None:
         with self._changed:
@@ -223,24 +220,28 @@ class _Frames:
 
     def _run(self) -> None:
         row = 1
-        try:
-            while row < self._count:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closed or len(self._ready) < _AHEAD)
-                    if self._closed:
-                        return
-                    row = max(row, self._shown)  # what is past already need not be read
+        while row < self._count:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or len(self._ready) < _AHEAD)
+                if self._closed:
+                    return
+                row = max(row, self._shown)  # what is past already need not be read
+            try:
                 frames = self._read(row)
-                with self._changed:
-                    self._ready.append((row, frames))
-                row += 1
-        except Exception as error:  # noqa: BLE001 - told by the next `read`
-            self._error = error
+            except RobotError as error:
+                self._failed = row, error
+                return
+            with self._changed:
+                self._ready.append((row, frames))
+            row += 1
 
     def _read(self, row: int) -> Mapping[str, Image]:
         frames = {}
         for camera in self._cameras:
-            frame = self._read_frame(camera, row)
+            try:
+                frame = self._read_frame(camera, row)
+            except Exception as error:  # whatever a reader of others raises
+                raise RobotError(f"the recording cannot be played on: {error}") from error
             frame.setflags(write=False)
             frames[camera] = frame
         return MappingProxyType(frames)

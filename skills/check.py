@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from foundation.errors import BtruntimeError
 from foundation.files import confined, sha256_of
 from hal.motion.limits import bind_action
-from hal.types import ActionSpec, RobotSpec
+from hal.types import ActionSpec, RobotSpec, SpecError
 from policies.manifest import MANIFEST_FILE, RunManifest, read_run, step_of
 from policies.spec import InputSpec
 from skills.actions import ActionSpecError, action_spec_of
@@ -80,11 +81,10 @@ def check_replay(episode: Path, robot: RobotSpec, *, clip: bool = False) -> tupl
         EpisodeError: it cannot be read.
     """
     recording = Recording.read(episode)
-    problems = [f.text for f in _recording(episode.name, recording, ReplayExecution(), robot) if f.problem]
-    if clip and recording.joint_names == robot.joint_names:
-        cut, _ = recording.within(robot)
-        problems = [f.text for f in _recording(episode.name, cut, ReplayExecution(), robot) if f.problem]
-    return tuple(problems)
+    if clip:
+        with suppress(SpecError):  # what does not fit is found below
+            recording, _ = recording.within(robot)
+    return tuple(f.text for f in _recording(episode.name, recording, ReplayExecution(), robot) if f.problem)
 
 
 def _findings(entry: SkillEntry, robot: RobotSpec, hash_files: bool) -> Iterator[_Finding]:

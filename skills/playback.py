@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import ValidationError
 
+from foundation.errors import BtruntimeError
 from hal.clock import Clock
 from hal.connect import Address
 from hal.playback import PlaybackRobot, RecordedStep
@@ -22,7 +25,7 @@ from hal.types import (
     RobotSpec,
 )
 from skills.episodes import Episode, EpisodeError, EpisodeHeader
-from skills.episodes.naming import episode_files, episode_path
+from skills.episodes.naming import episode_files, episode_number, episode_path
 from skills.store import SkillStore
 
 _CONTROL_HZ = 100.0
@@ -84,11 +87,11 @@ def connect_playback(address: Address, clock: Clock) -> EpisodePlayback:
 
 
 def _episode_path(text: str) -> Path:
-    if (path := Path(text).expanduser()).is_file():
-        return path
-    skill, slash, number = text.rpartition("/")
-    number = number.removeprefix("episode_").removesuffix(".h5")
-    if not slash or not number.isdecimal() or skill.startswith("/"):
+    if os.path.isfile(path := os.path.expanduser(text)):  # never raises, whatever the text is
+        return Path(path)
+    skill, slash, name = text.rpartition("/")
+    number = episode_number(name if name.endswith(".h5") else f"episode_{name.removeprefix('episode_')}.h5")
+    if not slash or number is None or skill.startswith("/"):
         raise RobotError(
             f"playback:{text} names no file. Expected playback:FILE.h5 or playback:SKILL/N, for example "
             f"playback:pick-up-cup/3."
@@ -96,27 +99,31 @@ def _episode_path(text: str) -> Path:
     store = SkillStore()
     try:
         data_dir = store.get(skill).data_dir
-    except Exception as error:
+    except BtruntimeError as error:
         raise RobotError(
             f"playback:{text} names no file, and no skill in {store.user_dir}: {error} "
             f"With another --skills-dir, give the episode's file."
         ) from error
     found = episode_files(data_dir)
-    if int(number) not in found:
+    if number not in found:
         known = ", ".join(map(str, found)) or "none"
-        raise RobotError(f"playback:{text}: {episode_path(data_dir, int(number))} does not exist; there is {known}.")
-    return found[int(number)]
+        raise RobotError(f"playback:{text}: {episode_path(data_dir, number)} does not exist; there is {known}.")
+    return found[number]
 
 
 def steps_of(episode: Episode) -> tuple[RecordedStep, ...]:
-    """The sensors of an episode, step by step, frames excepted."""
-    captured = {camera: episode.image_s(camera) for camera in episode.camera_names}
+    """The sensors of an episode, step by step, frames excepted.
+
+    A step shows nothing from after it: where a recorder's clocks disagree, a later stamp is that of the step.
+    """
+    captured = {name: np.minimum(episode.image_s(name), episode.step_s) for name in episode.camera_names}
+    measured_s = np.minimum(episode.arm_s, episode.step_s)
     return tuple(
         RecordedStep(
             at_s=float(episode.step_s[row]),
             qpos=episode.qpos[row],
             qvel=episode.qvel[row],
-            joints_s=float(episode.arm_s[row]),
+            joints_s=float(measured_s[row]),
             captured_s={camera: float(times_s[row]) for camera, times_s in captured.items()},
             base_velocity=None if episode.odom is None else episode.odom[row, 3:],
             odometry=None if episode.odom is None else episode.odom[row],
@@ -126,7 +133,22 @@ def steps_of(episode: Episode) -> tuple[RecordedStep, ...]:
 
 
 def robot_of(episode: Episode) -> RobotSpec:
-    """A robot that could have recorded an episode: its names and rates, with limits a little beyond what it did."""
+    """A robot that could have recorded an episode: its names and rates, with limits a little beyond what it did.
+
+    Raises:
+        EpisodeError: no robot has such joints, cameras or numbers.
+    """
+    try:
+        return _robot_of(episode)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise EpisodeError(
+            f"{episode.path}: no robot can have recorded it: {'.'.join(map(str, first['loc']))}: {first['msg']}. "
+            f"The file was altered; remove it."
+        ) from error
+
+
+def _robot_of(episode: Episode) -> RobotSpec:
     header = episode.header
     moves_base = len(header.action.indices(ActionKind.BASE_VELOCITY)) > 0
     return RobotSpec(

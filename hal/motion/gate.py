@@ -16,7 +16,7 @@ from hal.motion.config import GateConfig, GateReport, Submitted
 from hal.motion.interpolator import Interpolator
 from hal.motion.lease import Grant, Lease, Leases, Resource, new_lease
 from hal.motion.limits import ActionBinding, ActionBindings
-from hal.motion.reading import measured, misread, read
+from hal.motion.reading import advised, measured, misread, read
 from hal.motion.supervision import check_commands, check_sensors, check_tracking, note_violations
 from hal.robot import Robot
 from hal.types import ActionSpec, Array, Command, Observation, Setpoint, SpecError
@@ -305,7 +305,7 @@ class MotionGate:
         except Exception as error:  # noqa: BLE001 - a driver's bug must not end the control loop
             with self._lock:
                 self._counts["write"] += 1
-                self._blame_all(f"The robot {self._spec.name} does not take setpoints: {error}")
+                self._blame_all(advised(f"The robot {self._spec.name} does not take setpoints", error))
                 self._interpolator.resume_at(self._sent)
             return
         self._sent = setpoint
@@ -341,7 +341,10 @@ class MotionGate:
         wrong = np.flatnonzero(~np.isfinite(command.action))
         if len(wrong):
             names = ", ".join(command.spec.names[i] for i in wrong[:4])
-            grant.blame(f"An action had {len(wrong)} of {command.spec.size} values that are not finite ({names}).")
+            grant.blame(
+                f"An action had {len(wrong)} of {command.spec.size} values that are not finite ({names}). "
+                "Activate another run, or train it again."
+            )
             return "non_finite"
         # Written so that a stamp of NaN is late, too.
         return None if now_s - command.stamp_s < self.config.watchdog_s else "late"

@@ -7,6 +7,8 @@ import numpy as np
 from hal.robot import Robot
 from hal.types import Array, Observation, RobotSpec
 
+_REMEDY = "Check its power and its connection."
+
 
 def read(robot: Robot) -> tuple[Observation | None, str | None]:
     """The newest observation, with (J,) joint positions (NaN where none), or what is wrong with it."""
@@ -15,10 +17,16 @@ def read(robot: Robot) -> tuple[Observation | None, str | None]:
         observation = robot.read()
         shape = np.shape(observation.qpos)
     except Exception as error:  # noqa: BLE001 - a driver's bug must not end the control loop
-        return None, f"The robot {spec.name} does not answer: {error}"
+        return None, advised(f"The robot {spec.name} does not answer", error)
     if shape != (len(spec.joints),):
         return None, f"The robot {spec.name} reads joint positions {shape}, its spec says ({len(spec.joints)},)."
     return observation, None
+
+
+def advised(what: str, error: Exception) -> str:
+    """What does not work, why, and what to do about it, which a driver may have said already."""
+    text = f"{what}: {error}"
+    return text if text.endswith(_REMEDY) else f"{text.removesuffix('.')}. {_REMEDY}"
 
 
 def measured(observation: Observation | None) -> Array | None:

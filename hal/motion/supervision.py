@@ -32,9 +32,11 @@ def check_sensors(grant: Grant, observation: Observation, joints_s: float, now_s
         age_s = abs(now_s - measured_s)
         if age_s <= hold_s + _ROUNDING_S:
             continue
-        stale = stale or _stale(sensor, age_s, hold_s)
+        # Positions that arrive, and are no numbers, are another trouble than positions that do not arrive.
+        nan = sensor == "joints" and abs(now_s - observation.joints_s) <= hold_s + _ROUNDING_S
+        stale = stale or _stale(sensor, age_s, hold_s, nan=nan)
         if min(age_s, now_s - grant.since_s) > fail_s + _ROUNDING_S:
-            grant.blame(_stale(sensor, age_s, fail_s))
+            grant.blame(_stale(sensor, age_s, fail_s, nan=nan))
     began = stale is not None and grant.stale is None
     grant.stale = stale
     return ["stale"] if began else []
@@ -49,7 +51,10 @@ def check_commands(lease: Lease, grant: Grant, config: GateConfig, now_s: float)
         grant.watchdog = False
         return []
     if silent_s >= config.watchdog_s + config.persist_s - _ROUNDING_S:
-        grant.blame(f"No command came from {lease.owner} for {silent_s:.2f} s (limit {config.watchdog_s:.2f} s).")
+        grant.blame(
+            f"No command came from {lease.owner} for {silent_s:.2f} s (limit {config.watchdog_s:.2f} s). "
+            "The machine may be overloaded: stop other programs and run again."
+        )
     began, grant.watchdog = not grant.watchdog, True
     return ["watchdog"] if began else []
 
@@ -74,7 +79,10 @@ def check_tracking(grant: Grant, spec: RobotSpec, config: GateConfig, error: Arr
     grant.strayed_since_s = since_s
     if now_s - since_s >= config.persist_s - _ROUNDING_S:
         joint = spec.joints[worst].name
-        grant.blame(f"Tracking: joint {joint} stays {distance[worst]:.2f} away from where it was sent; is it blocked?")
+        grant.blame(
+            f"Tracking: joint {joint} stays {distance[worst]:.2f} away from where it was sent. "
+            "Free the arm, or check that joint's motor, then run again."
+        )
     return ["tracking"] if began else []
 
 
@@ -86,9 +94,15 @@ def note_violations(grant: Grant, violations: list[Violation], config: GateConfi
     for reason, text in serious.items():
         lasted_s = stamp_s - grant.violated_since_s.setdefault(reason, stamp_s)
         if lasted_s >= config.persist_s - _ROUNDING_S:
-            grant.blame(f"Commands have been beyond the {reason} limits for {lasted_s:.2f} s: {text}.")
+            grant.blame(
+                f"Commands have been beyond the {reason} limits for {lasted_s:.2f} s: {text}. "
+                "Check that the skill was made for this robot, or lower execution.speed."
+            )
 
 
-def _stale(sensor: str, age_s: float, limit_s: float) -> str:
+def _stale(sensor: str, age_s: float, limit_s: float, *, nan: bool) -> str:
+    if nan:
+        seen = "has read no numbers (NaN) yet" if np.isinf(age_s) else f"has read no numbers (NaN) for {age_s:.2f} s"
+        return f"Sensor {sensor} {seen} (limit {limit_s:.2f} s). Check the arm's bus, then run again."
     seen = "has not delivered yet" if np.isinf(age_s) else f"is {age_s:.2f} s old"
-    return f"Sensor {sensor} {seen} (limit {limit_s:.2f} s)."
+    return f"Sensor {sensor} {seen} (limit {limit_s:.2f} s). Check its connection and its driver, then run again."

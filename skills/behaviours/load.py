@@ -103,26 +103,31 @@ class Recording:
                 episode.header.robot,
             )
 
-    def within(self, robot: RobotSpec) -> tuple[Recording, tuple[Cut, ...]]:
+    def within(self, robot: RobotSpec, *, speed: float = 1.0) -> tuple[Recording, tuple[Cut, ...]]:
         """The recording cut to the limits of a robot, and what was cut of each moving dimension.
 
+        Args:
+            robot: whose limits.
+            speed: at which it will be replayed: velocities grow with it.
+
         Raises:
-            SpecError: the action does not fit the robot.
+            SpecError: action or joints do not fit the robot.
         """
         binding = bind_action(self.spec, robot)
+        order = self.order_of(robot.joint_names)
         asked = binding.offset + binding.scale * self.action[:, binding.dims]  # (T, M)
-        allowed = np.clip(asked, binding.low, binding.high)
-        action = self.action.copy()
+        faster = np.where(binding.is_velocity | binding.is_base, speed, 1.0)  # (M,)
+        allowed = np.clip(asked, binding.low / faster, binding.high / faster)
+        action, qpos = self.action.copy(), self.qpos.copy()
         action[:, binding.dims] = (allowed - binding.offset) / binding.scale
-        joints = [robot.joint_names.index(name) for name in self.joint_names]
-        low, high = (limit[joints] for limit in robot.position_limits)
-        excess = np.abs(asked - allowed)
+        qpos[:, order] = np.clip(qpos[:, order], *robot.position_limits)
+        excess = np.abs(asked - allowed) / binding.scale
         cuts = tuple(
             _cut(self.spec.dims[int(dim)], beyond)
             for dim, beyond in zip(binding.dims, excess.T, strict=True)
             if beyond.max() > 0
         )
-        return replace(self, action=action, qpos=np.clip(self.qpos, low, high)), cuts
+        return replace(self, action=action, qpos=qpos), cuts
 
     def order_of(self, joint_names: tuple[str, ...]) -> list[int]:
         """Columns of `qpos` in the order of `joint_names`.
@@ -155,15 +160,22 @@ class LoadEpisode(Leaf):
         ctx: the running skill's context.
         slot: where to leave it.
         path: of the episode.
-        clip: cut what is beyond the robot's limits, which is otherwise left to the motion gate to judge.
+        clip_at: cut what is beyond the robot's limits when it is replayed at this speed; None leaves it to the motion
+            gate to judge.
         name: of the node.
     """
 
     def __init__(
-        self, ctx: SkillContext, slot: RecordingSlot, path: Path, *, clip: bool = False, name: str = "LoadEpisode"
+        self,
+        ctx: SkillContext,
+        slot: RecordingSlot,
+        path: Path,
+        *,
+        clip_at: float | None = None,
+        name: str = "LoadEpisode",
     ):
         super().__init__(name, ctx)
-        self._slot, self._path, self._clip = slot, path, clip
+        self._slot, self._path, self._clip_at = slot, path, clip_at
         self._reading: Future[tuple[Recording, tuple[Cut, ...]]] | None = None
 
     def begin(self) -> None:
@@ -182,7 +194,9 @@ class LoadEpisode(Leaf):
 
     def _read(self) -> tuple[Recording, tuple[Cut, ...]]:
         recording = Recording.read(self._path)
-        return recording.within(self.ctx.spec) if self._clip else (recording, ())
+        if self._clip_at is None:
+            return recording, ()
+        return recording.within(self.ctx.spec, speed=self._clip_at)
 
 
 class SensorsReady(Leaf):
@@ -207,7 +221,9 @@ class SensorsReady(Leaf):
             self.feedback_message = ", ".join(self._sensors)
             return Status.SUCCESS
         if now_s >= self._deadline_s:
-            return self.fail(Outcome.FAULT, f"no fresh data after {self._timeout_s:g} s from {waiting}.")
+            return self.fail(
+                Outcome.FAULT, f"no fresh data after {self._timeout_s:g} s from {waiting}. Check its connection."
+            )
         self.feedback_message = f"waiting for {waiting}"
         return Status.RUNNING
 

@@ -85,6 +85,15 @@ def recorded_seeds(data_dir: Path) -> frozenset[int]:
     return frozenset(each.scene_seed for each in list_episodes(data_dir) if each.scene_seed is not None)
 
 
+def index_problem(data_dir: Path) -> str | None:
+    """Why the index that is there cannot be read, as a sentence; None where it can, or where there is none."""
+    try:
+        _read_index(data_dir)
+    except EpisodeIndexError as error:
+        return str(error)
+    return None
+
+
 def rebuild_index(data_dir: Path) -> list[EpisodeSummary]:
     """Derive the index again and write it where it differs; hashes the episodes whose hash is not known.
 

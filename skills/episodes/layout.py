@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
-from skills.episodes.header import EpisodeHeader, columns, utc_text
+from hal.types import Image
+from skills.episodes.header import EpisodeError, EpisodeHeader, columns, image_path, utc_text
 
 # Versions that every HDF5 reader since 1.10 opens; "latest" would move with the library.
 LIBVER = ("v110", "v110")
@@ -52,6 +56,45 @@ def create_datasets(file: Any, header: EpisodeHeader) -> dict[str, Any]:
         )
     datasets["committed"] = file.create_dataset("committed", (1,), "int64")
     return datasets
+
+
+def write_steps(
+    file: Any,
+    header: EpisodeHeader,
+    length: int,
+    rows: Mapping[str, NDArray[Any]],
+    frames: Mapping[str, Iterable[Image]],
+) -> None:
+    """Write all steps of an episode into a new file, and last that they are complete.
+
+    Args:
+        file: open and empty.
+        header: what it says of itself.
+        length: T.
+        rows: (T, ...) by the path of the dataset, all of `columns(header)` but the images.
+        frames: by camera of `header.image_cameras`, T frames (H, W, 3) uint8 RGB.
+
+    Raises:
+        EpisodeError: a camera gives another number of frames, or frames of another shape or type.
+    """
+    datasets = create_datasets(file, header)
+    for column in columns(header):
+        datasets[column.path].resize(length, axis=0)
+        if not column.is_image:
+            datasets[column.path][:] = rows[column.path]
+    for camera in header.image_cameras:
+        count, chunks, shape = 0, datasets[image_path(camera.name)].id, (camera.height, camera.width, 3)
+        for count, frame in enumerate(frames[camera.name], 1):
+            if count > length:
+                raise EpisodeError(f"{camera.name} gave more than {length} frames, expected one per step.")
+            if frame.shape != shape or frame.dtype != np.uint8:
+                raise EpisodeError(
+                    f"frame {count - 1} of {camera.name} is {frame.shape} {frame.dtype}, expected {shape} uint8."
+                )
+            chunks.write_direct_chunk((count - 1, 0, 0, 0), np.ascontiguousarray(frame))
+        if count < length:
+            raise EpisodeError(f"{camera.name} gave {count} frames, expected {length}, one per step.")
+    datasets["committed"][0] = length
 
 
 def finish(path: Path, end_utc: datetime) -> None:

@@ -33,7 +33,10 @@ from skills.episodes.naming import episode_number, video_path
 from skills.episodes.video import VideoFrames
 
 _CHECK = 'Run "btruntime dataset check" on the skill.'
-_FOREIGN = "This is a recording of another program (ALOHA or the reference robot), which cannot be read here."
+_FOREIGN = (
+    "This is a recording of another program (ALOHA or the reference robot); "
+    'bring it in with "btruntime dataset import".'
+)
 
 
 class Episode:
@@ -203,6 +206,8 @@ class Episode:
         return self._videos[camera]
 
     def _opened(self) -> Any:
+        if self.path.is_dir():
+            raise EpisodeError(f"{self.path}: is a directory, expected an HDF5 file. Move it out of data/.")
         if not self.path.is_file():
             raise EpisodeError(f"{self.path}: no such file.")
         try:
@@ -222,11 +227,11 @@ class Episode:
     def _why_unreadable(self, error: OSError) -> str:
         size = self.path.stat().st_size
         if size == 0:
-            return "empty, expected an HDF5 file. It was lost before anything was written."
+            return "empty, expected an HDF5 file. Remove it, or copy it again."
         if "truncated file" in str(error):
             return f"cut short at {size} bytes ({error}). Copy it again from where it came from."
         if not h5py.is_hdf5(self.path):
-            return "not an HDF5 file. Does it belong in this directory?"
+            return "not an HDF5 file. Move it out of data/."
         if "already open for write" in str(error):
             return 'still being written, or the writer was killed. Run "btruntime dataset recover" on the skill.'
         return f"cannot be opened: {error}. {_CHECK}"

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from foundation.files import write_atomic
-from skills.episodes.header import EpisodeError, columns, image_path, utc_text
+from skills.episodes.header import EpisodeError, columns, utc_text
 from skills.episodes.index import index_episode
-from skills.episodes.layout import create_datasets, finish, new_file
+from skills.episodes.layout import finish, new_file, write_steps
 from skills.episodes.naming import (
     QUARANTINE,
     RECORDING_PREFIX,
@@ -96,20 +96,13 @@ def _copy_committed(recording: Path, copy: Path) -> None:
     """Copy the complete steps, fill in progress, state why, and bring it to the disk."""
     copy.unlink(missing_ok=True)
     with Episode(recording, recording=True) as episode, new_file(copy) as file:
-        datasets, steps = create_datasets(file, episode.header), len(episode)
-        for column in columns(episode.header):
-            datasets[column.path].resize(steps, axis=0)
-            if not column.is_image:
-                datasets[column.path][:] = episode.column(column.path)
-        for camera in episode.camera_names:
-            frames = datasets[image_path(camera)].id
-            for step, frame in enumerate(episode.frames(camera)):
-                frames.write_direct_chunk((step, 0, 0, 0), frame)
+        header, steps = episode.header, len(episode)
+        rows = {column.path: episode.column(column.path) for column in columns(header) if not column.is_image}
         for path in ("action", "applied_action"):
-            datasets[path][:] = fill_progress(episode.column(path), episode.header.action)
-        datasets["committed"][0] = steps
+            rows[path] = fill_progress(rows[path], header.action)
+        write_steps(file, header, steps, rows, {camera: episode.frames(camera) for camera in episode.camera_names})
         file.attrs["recovered"] = f"the writer ended before the episode was finalised; {steps} steps were complete"
-        end_utc = episode.header.start_utc + timedelta(seconds=float(episode.step_s[-1]))
+        end_utc = header.start_utc + timedelta(seconds=float(episode.step_s[-1]))
     finish(copy, end_utc)
 
 

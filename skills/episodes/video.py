@@ -37,7 +37,7 @@ class VideoFrames:
         self._path, self._shape = path, (height, width, 3)
         self._container, self._stream = opened(path)
         try:
-            self._times, self._keys = _listed(path, self._container, self._stream)
+            self._times, self._keys, self._begin = _listed(path, self._container, self._stream)
         except BaseException:
             self._container.close()
             raise
@@ -64,7 +64,7 @@ class VideoFrames:
         try:
             found = self._decode(index)
         except av_module().FFmpegError as error:
-            raise EpisodeError(f"{self._path}: frame {index} cannot be decoded: {error}. {_AGAIN}") from error
+            raise EpisodeError(f"{self._path}: frame {index} cannot be decoded: {_said(error)}. {_AGAIN}") from error
         # Checked before it is converted: the conversion allocates what the frame claims to need.
         if (found.height, found.width, 3) != self._shape:
             raise EpisodeError(
@@ -75,25 +75,34 @@ class VideoFrames:
         return rgb
 
     def _decode(self, index: int) -> VideoFrame:
-        begun = self._decoded
+        key = self._key_before(index)
         # Decoding on is cheaper than seeking, unless a key frame lies in between.
-        if begun is None or not self._next <= index or self._key_before(index) > self._next:
-            self._container.seek(self._times[self._key_before(index)], stream=self._stream, backward=True)
-            begun = self._decoded = self._container.decode(self._stream)
+        if self._decoded is not None and key <= self._next <= index and (found := self._reach(index)) is not None:
+            return found
+        # Seeking goes by the order of decoding, so it may land on a key frame that is shown only later.
+        for start in (self._times[key], self._begin):
+            self._container.seek(start, stream=self._stream, backward=True)
+            self._decoded = self._container.decode(self._stream)
+            if (found := self._reach(index)) is not None:
+                return found
+        raise EpisodeError(f"{self._path}: frame {index} is not where the file lists it. {_AGAIN}")
+
+    def _reach(self, index: int) -> VideoFrame | None:
+        """That frame, if it comes out of what is being decoded."""
+        assert self._decoded is not None
         wanted = self._times[index]
-        for frame in begun:
+        for frame in self._decoded:
             if frame.pts == wanted:
                 self._next = index + 1
                 return frame
             if frame.pts is None or frame.pts > wanted:
                 break
         self._decoded = None
-        raise EpisodeError(f"{self._path}: frame {index} is not where the file lists it. {_AGAIN}")
+        return None
 
     def _key_before(self, index: int) -> int:
-        """The number of the last key frame up to that frame."""
-        place = bisect_right(self._keys, index) - 1
-        return self._keys[max(place, 0)]
+        """The number of the last frame up to that one from which decoding can begin."""
+        return self._keys[bisect_right(self._keys, index) - 1]
 
 
 def opened(path: Path) -> tuple[Any, Any]:
@@ -108,8 +117,8 @@ def opened(path: Path) -> tuple[Any, Any]:
     try:
         # What FFmpeg takes for a name may be a network address or a playlist of other files.
         container = av.open(str(path.resolve()), format="mp4", options={"protocol_whitelist": "file"})
-    except (OSError, ValueError) as error:
-        raise EpisodeError(f"{path}: no mp4 video: {error}. {_AGAIN}") from error
+    except (av.FFmpegError, OSError, ValueError) as error:
+        raise EpisodeError(f"{path}: no mp4 video: {_said(error)}. {_AGAIN}") from error
     if not container.streams.video:
         container.close()
         raise EpisodeError(f"{path}: holds no video. {_AGAIN}")
@@ -125,19 +134,34 @@ def av_module() -> ModuleType:
     return av
 
 
-def _listed(path: Path, container: Any, stream: Any) -> tuple[list[int], list[int]]:
-    """Presentation times of all frames in order, and the numbers of the key frames among them. Decodes nothing."""
-    packets = []
+def _listed(path: Path, container: Any, stream: Any) -> tuple[list[int], list[int], int]:
+    """What is in the file, without decoding any of it.
+
+    Returns:
+        Presentation times of all frames in order, the numbers of those from which decoding can begin, and the
+        earliest time of anything.
+    """
+    packets, begin = [], 0
     try:
         for packet in container.demux(stream):
-            if packet.pts is not None:
+            if packet.pts is None:
+                continue
+            begin = min(begin, packet.pts)
+            # What an edit list cuts off is decoded, because later frames need it, and never comes out.
+            if not packet.is_discard:
                 packets.append((packet.pts, packet.is_keyframe))
             if len(packets) > _MAX_FRAMES:
                 raise EpisodeError(f"{path}: more than {_MAX_FRAMES} frames. {_AGAIN}")
     except av_module().FFmpegError as error:
-        raise EpisodeError(f"{path}: cannot be read: {error}. {_AGAIN}") from error
+        raise EpisodeError(f"{path}: cannot be read: {_said(error)}. {_AGAIN}") from error
     packets.sort()
     times = [pts for pts, _ in packets]
     if not times or len(set(times)) != len(times):
         raise EpisodeError(f"{path}: holds no frames with a time of their own. {_AGAIN}")
-    return times, [number for number, (_, key) in enumerate(packets) if key] or [0]
+    # The first frame may be no key frame: what it needs was cut off, and the demuxer knows where that is.
+    return times, sorted({0, *(number for number, (_, key) in enumerate(packets) if key)}), begin
+
+
+def _said(error: Exception) -> str:
+    """What FFmpeg says, without its number and the name of the file."""
+    return str(getattr(error, "strerror", None) or error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -34,6 +36,8 @@ FLUSH_S = 0.4
 MIN_FREE_BYTES = 256 << 20
 # h5py turns most failures of the disk into the first, and some into the second.
 _H5_ERRORS = (OSError, RuntimeError)
+_H5_ERRNO = re.compile(r"errno = (\d+)")
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StepError(BtruntimeError):
@@ -62,6 +66,7 @@ class EpisodeWriter:
         min_free_bytes: recording stops when less than this is free on the disk.
 
     Raises:
+        DiskFullError: the disk is nearly full; nothing was made.
         EpisodeWriteError: the file cannot be made.
     """
 
@@ -81,11 +86,17 @@ class EpisodeWriter:
         self._columns = tuple(columns(header))
         self._rows: list[dict[str, Array]] = []
         self._length = self._committed = 0
+        self._failed_to_write = False
         self._last_step_s = float("-inf")
         identity = recording_id(header.start_utc)
         self._path = recording_path(data_dir, identity)
         self._lock = self._take_lock(lock_path(data_dir, identity))
-        self._file, self._datasets = self._create()
+        try:
+            self._check_disk()
+            self._file, self._datasets = self._create()
+        except BaseException:
+            self._lock.release()
+            raise
         self._flushed_s = now()
 
     @property
@@ -102,7 +113,7 @@ class EpisodeWriter:
         Raises:
             StepError: the step does not fit the header; it was not written, and the episode can go on.
             DiskFullError: the disk is nearly full; the step was written, no more will be.
-            EpisodeWriteError: the file is closed, or writing failed.
+            EpisodeWriteError: the file is closed, or writing failed, and it is closed now.
         """
         self._check_open()
         row = checked_row(step, self._header, self._last_step_s)
@@ -167,19 +178,23 @@ class EpisodeWriter:
     def discard(self) -> Path:
         """Close, and move the recording to `.trash/` in the same directory; returns where it is now.
 
+        Works after a failure to write, too.
+
         Raises:
             EpisodeWriteError: the file is closed already, or cannot be moved.
         """
-        self._check_open()
+        if not self._failed_to_write:
+            self._check_open()
         try:
             # What a full disk refuses here is not missed: it was to be thrown away.
             with suppress(EpisodeWriteError):
-                self._flush_and_close()
+                if self._file:
+                    self._flush_and_close()
             return set_aside(self._path, self._data_dir / TRASH)
         except OSError as error:
             raise EpisodeWriteError(f"{self._path}: cannot be moved to {TRASH}: {error}. Free some space.") from error
         finally:
-            self._lock.release()
+            self._let_go()
 
     def close(self) -> None:
         """Stop writing and leave the recording where it is, for `recover`. Idempotent; call it after a failure.
@@ -191,7 +206,11 @@ class EpisodeWriter:
             if self._file:
                 self._flush_and_close()
         finally:
-            self._lock.release()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._failed_to_write = False
+        self._lock.release()
 
     def _sync(self) -> None:
         self._file.flush()
@@ -208,13 +227,21 @@ class EpisodeWriter:
         return lock
 
     def _create(self) -> tuple[Any, dict[str, Any]]:
+        file = None
         try:
             file = new_file(self._path)
             datasets = create_datasets(file, self._header)
+            # A write that fails while the mode is changed leaves a file that HDF5 crashes on; let it fail here.
+            file.flush()
             file.swmr_mode = True
         except _H5_ERRORS as error:
-            self._lock.release()
-            raise EpisodeWriteError(f"{self._path}: cannot be created: {error}. Is the directory writable?") from error
+            if file is not None:
+                _abandon(file)
+            if not isinstance(error, FileExistsError):
+                self._path.unlink(missing_ok=True)
+            number, reason = _reason(error)
+            remedy = "Free some space." if number in _FULL else "Is the directory writable?"
+            raise EpisodeWriteError(f"{self._path}: cannot be created: {reason}. {remedy}") from error
         return file, datasets
 
     def _write_frame(self, path: str, frame: Image) -> None:
@@ -244,29 +271,58 @@ class EpisodeWriter:
         disk = os.statvfs(self._data_dir)
         free = disk.f_bavail * disk.f_frsize
         if free < self._min_free_bytes:
+            stopped = f"Recording stopped; the {self._length} steps so far are safe. " if self._length else ""
             raise DiskFullError(
                 f"{self._data_dir}: {free >> 20} MiB free, expected at least {self._min_free_bytes >> 20} MiB. "
-                f"Recording stopped; the {self._length} steps so far are safe. Free some space."
+                f"{stopped}Free some space."
             )
 
     def _flush_and_close(self) -> None:
+        self.flush()
         try:
-            self.flush()
-        finally:
-            try:
-                self._close()
-            except _H5_ERRORS as error:
-                raise self._failed(error) from error
+            self._close()
+        except _H5_ERRORS as error:
+            raise self._failed(error) from error
 
     def _close(self) -> None:
         self._datasets.clear()
         self._file.close()
 
     def _failed(self, error: Exception) -> EpisodeWriteError:
+        """The error to raise; the file stays as it is now, for `recover`, and is closed."""
+        self._failed_to_write = True
+        self._datasets.clear()
+        if self._file:
+            _abandon(self._file)
+        number, reason = _reason(error)
+        remedy = "Free some space." if number in _FULL else "Is the disk full or gone?"
         return EpisodeWriteError(
-            f"{self._path}: writing failed: {error}. {self._committed} of {self._length} steps are safe and will be "
-            f"recovered at the next start. Is the disk full or gone?"
+            f"{self._path}: writing failed: {reason}. {self._committed} of {self._length} steps are safe and will be "
+            f"recovered at the next start. {remedy}"
         )
+
+
+def _abandon(file: Any) -> None:
+    """Close an HDF5 file that could not be written, and leave it on the disk as it is, for `recover`.
+
+    What HDF5 has left to write goes to memory: some of it without the rest would spoil what is safe. There must be no
+    second flush, after which HDF5 2.0 crashes at the end of the process. It also does after a first one that broke
+    off in the middle of the metadata, against which nothing helps; by then everything is said and saved.
+    """
+    memory = os.memfd_create("abandoned")
+    try:
+        os.dup2(memory, file.id.get_vfd_handle(), inheritable=False)
+    finally:
+        os.close(memory)
+    with suppress(*_H5_ERRORS):
+        file.close()
+
+
+def _reason(error: Exception) -> tuple[int | None, str]:
+    """The number of the system's error, None if HDF5 does not tell, and what went wrong, in one line."""
+    found = _H5_ERRNO.search(str(error))
+    number = error.errno if isinstance(error, OSError) and error.errno else int(found[1]) if found else None
+    return number, os.strerror(number) if number else " ".join(str(error).split())
 
 
 def checked_row(step: EpisodeStep, header: EpisodeHeader, last_step_s: float) -> dict[str, Array]:

@@ -46,7 +46,7 @@ def replay_tree(
         clip: cut what is beyond the robot's limits before it is commanded.
     """
     root = Sequence(name=name, memory=True)
-    root.add_child(LoadEpisode(ctx, slot, episode, clip=clip))
+    root.add_child(LoadEpisode(ctx, slot, episode, clip_at=execution.speed if clip else None))
     root.add_child(SensorsReady(ctx, ()))
     if execution.start_pose:
         root.add_child(move_to(ctx, execution, execution.start_pose, execution.start_pose_time, "start_pose"))

@@ -168,7 +168,9 @@ def test_what_is_not_finite_is_refused_whole_and_is_a_fault(bench, bad, where):
     assert np.isfinite(result.sent[:5]).all()
     bench.sleep(PERIOD_S)
     assert bench.last.base_velocity.tolist() == [0.0, 0.0]
-    assert f"not finite ({bench.action_spec.names[where]})" in bench.gate.fault(lease)
+    assert bench.gate.fault(lease).endswith(
+        f"not finite ({bench.action_spec.names[where]}). Activate another run, or train it again."
+    )
     assert bench.submit(lease, GO).reasons == ("fault",)
     bench.sleep(1.0)
     assert not speeds(bench)[-1].any()
@@ -202,6 +204,7 @@ def test_a_single_excess_is_counted_and_a_lasting_one_is_a_fault(bench):
     assert bench.gate.fault(lease) is None
     bench.submit(lease, far)
     assert "beyond the position limits for 0.52 s: shoulder was asked 5" in bench.gate.fault(lease)
+    assert bench.gate.fault(lease).endswith(". Check that the skill was made for this robot, or lower execution.speed.")
 
 
 def test_a_lasting_small_excess_is_counted_only(bench):
@@ -359,7 +362,10 @@ def test_watchdog_rests_at_200_ms_and_faults_when_it_lasts(bench):
     assert bench.gate.report().holding == "commands have ceased"
     assert bench.gate.fault(lease) is None
     bench.sleep(0.5)
-    assert "No command came from test for 0.70 s" in bench.gate.fault(lease)
+    assert bench.gate.fault(lease) == (
+        "No command came from test for 0.70 s (limit 0.20 s). "
+        "The machine may be overloaded: stop other programs and run again."
+    )
     assert not speeds(bench)[-1].any()
     bench.assert_lawful()
 
@@ -391,7 +397,7 @@ def test_a_frozen_sensor_holds_and_then_fails(bench, sensor, hold_s, fail_s):
     assert held.accepted
     assert held.sent[3] == 0
     assert f"Sensor {sensor} is" in bench.gate.fault(lease)
-    assert f"limit {fail_s:.2f} s" in bench.gate.fault(lease)
+    assert f"limit {fail_s:.2f} s). Check its connection and its driver, then run again." in bench.gate.fault(lease)
     faulted = [r for r in results if r.reasons == ("fault",)]
     assert len(faulted) == pytest.approx((1.0 - fail_s) / 0.04, abs=1.5)
     bench.assert_lawful()
@@ -426,7 +432,9 @@ def test_a_camera_that_never_delivered_holds_at_once_and_fails_after_its_limit(b
     assert bench.gate.fault(lease) is None
     assert all(not s.base_velocity.any() for s in bench.robot.written)
     bench.stream(lease, GO, 0.08)
-    assert "Sensor wrist has not delivered yet" in bench.gate.fault(lease)
+    assert bench.gate.fault(lease) == (
+        "Sensor wrist has not delivered yet (limit 0.50 s). Check its connection and its driver, then run again."
+    )
 
 
 def test_a_stamp_from_the_future_is_not_fresh(bench):
@@ -442,8 +450,18 @@ def test_joints_that_read_nan_are_stale(bench):
     bench.robot.follows = False
     bench.robot.qpos = np.array([np.nan, 0.1, 0.0])
     bench.stream(lease, GO, 1.0)
-    assert "Sensor joints" in bench.gate.fault(lease)
+    fault = bench.gate.fault(lease)
+    assert fault.startswith("Sensor joints has read no numbers (NaN) for 0.5")
+    assert fault.endswith("(limit 0.50 s). Check the arm's bus, then run again.")
     bench.assert_lawful()
+
+
+def test_joints_that_never_read_numbers(bench):
+    bench.robot.follows = False
+    bench.robot.qpos = np.array([np.nan, 0.1, 0.0])
+    lease = bench.lease()
+    bench.stream(lease, GO, 1.0)
+    assert bench.gate.fault(lease).startswith("Sensor joints has read no numbers (NaN) yet (limit 0.50 s).")
 
 
 def test_a_robot_that_does_not_answer(bench, silent):
@@ -452,7 +470,9 @@ def test_a_robot_that_does_not_answer(bench, silent):
     bench.robot.read_error = silent
     bench.sleep(PERIOD_S)
     assert bench.last.base_velocity.tolist() == [0.0, 0.0]
-    assert bench.gate.fault(lease) == "The robot bench does not answer: no answer on the bus"
+    assert bench.gate.fault(lease) == (
+        "The robot bench does not answer: no answer on the bus. Check its power and its connection."
+    )
     written = len(bench.robot.written)
     bench.sleep(1.0)
     assert len(bench.robot.written) == written + 200
@@ -470,7 +490,9 @@ def test_a_robot_that_takes_no_setpoints_goes_on_from_the_last_it_got(bench, sil
     last = bench.last.qpos
     bench.robot.write_error = silent
     bench.stream(lease, GO, 0.4)
-    assert "does not take setpoints" in bench.gate.fault(lease)
+    assert bench.gate.fault(lease) == (
+        "The robot bench does not take setpoints: no answer on the bus. Check its power and its connection."
+    )
     assert bench.counts["write"] == 80
     bench.robot.write_error = None
     bench.sleep(0.5)
@@ -634,3 +656,11 @@ def test_a_bug_in_the_step_zeroes_the_base_and_is_told(bench, monkeypatch):
     bench.sleep(0.1)
     assert not bench.last.base_velocity.any()
     assert "motion gate itself failed: ZeroDivisionError" in bench.gate.fault(lease)
+
+
+def test_a_driver_that_says_what_to_do_is_not_repeated(bench):
+    lease = bench.lease()
+    bench.stream(lease, GO, 0.2)
+    bench.robot.read_error = OSError("gone. Check its power and its connection.")
+    bench.sleep(PERIOD_S)
+    assert bench.gate.fault(lease) == "The robot bench does not answer: gone. Check its power and its connection."

@@ -306,6 +306,32 @@ def test_joint_velocities_with_a_gripper(bench):
     bench.assert_lawful()
 
 
+@pytest.mark.parametrize(("asked", "sent"), [(1.2, 1.0), (-0.2, 0.0)])
+def test_a_fraction_a_quarter_beyond_open_or_closed_is_cut_and_no_fault(bench, asked, sent):
+    """A policy that learned from 0 and 1 predicts values on either side of them."""
+    lease = bench.lease(Resource.ARM)
+    bench.stream(lease, [asked], 2.0, CLAW)
+    assert bench.gate.fault(lease) is None
+    assert bench.last.grippers[0] == sent
+    assert bench.counts["position"] == 50
+
+
+@pytest.mark.parametrize("asked", [1.3, -0.3])
+def test_a_fraction_further_beyond_is_a_fault_when_it_lasts(bench, asked):
+    lease = bench.lease(Resource.ARM)
+    bench.stream(lease, [asked], 0.4, CLAW)
+    assert bench.gate.fault(lease) is None
+    bench.stream(lease, [asked], 0.4, CLAW)
+    assert f"claw was asked {asked}, limits 0 to 1" in bench.gate.fault(lease)
+
+
+def test_a_joint_has_no_such_slack(bench):
+    lease = bench.lease(Resource.ARM)
+    only_joints = bench.spec.action_spec(base=False, progress=False, grippers=False)
+    bench.stream(lease, [2.2, 0.1, 0.0], 1.0, only_joints)  # 7 % of its range beyond
+    assert "shoulder was asked 2.2, limits -1 to 2" in bench.gate.fault(lease)
+
+
 happening = st.one_of(
     st.tuples(st.just("submit"), st.lists(st.floats(-1, 2), min_size=2, max_size=2)),
     st.tuples(st.just("joints"), st.floats(-1, 2)),

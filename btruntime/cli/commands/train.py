@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from btruntime.cli.options import add_json, add_skills_dir, numbers, store_of
 from btruntime.cli.output import print_json, say, tell
+
+if TYPE_CHECKING:
+    from skills.store import SkillEntry
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +51,20 @@ def run(args: argparse.Namespace) -> int:
         activate_run(entry.path, args.run_id)
         say(f"{entry.id} now runs {args.run_id}")
         return 0
+    _refuse_untrainable(entry)
     return _train(args, entry.path, str(entry.id))
+
+
+def _refuse_untrainable(entry: SkillEntry) -> None:
+    """A training takes long; that its result cannot be activated is to be known before."""
+    from foundation.errors import BtruntimeError
+
+    if entry.problem is not None:
+        raise BtruntimeError(entry.problem)
+    if entry.kind != "learned":
+        raise BtruntimeError(
+            f"{entry.id} is a {entry.kind} skill, expected a learned one. Make one with: btruntime skills new NAME."
+        )
 
 
 def _train(args: argparse.Namespace, skill_dir: Path, skill: str) -> int:
@@ -111,13 +127,13 @@ def _list(skill_dir: Path, as_json: bool) -> int:
         except BtruntimeError as error:
             rows.append({"run_id": manifest_path.parent.name, "problem": str(error)})
             continue
-        best = metrics.get("best") or {}
+        best = metrics.get("best")
         rows.append(
             {
                 "run_id": manifest_path.parent.name,
                 "step": metrics.get("step"),
                 "finished": metrics.get("finished", False),
-                "l1": best.get("l1"),
+                "l1": best.get("l1") if isinstance(best, dict) else None,
                 "checkpoint": metrics.get("checkpoint"),
             }
         )
@@ -129,7 +145,7 @@ def _list(skill_dir: Path, as_json: bool) -> int:
             say(f"{row['run_id']}: {row['problem']}")
         else:
             state = "finished" if row["finished"] else "unfinished"
-            say(f"{row['run_id']:<8} {state:<10} step {row['step']:<8} l1 {row['l1']}  {row['checkpoint']}")
+            say(f"{row['run_id']:<8} {state:<10} step {row['step']!s:<8} l1 {row['l1']}  {row['checkpoint']}")
     if not rows:
         say("No runs yet.")
     return 0

@@ -7,6 +7,7 @@ all that went into it, so other data or another size means another directory. It
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -181,15 +182,20 @@ def _build(
     frame_bytes = sum(lengths) * height * width * 3 * len(spec.cameras)
     _check_space(directory.parent, frame_bytes)
     building = directory.with_name(_BUILDING + directory.name)
-    building.mkdir()
     try:
+        building.mkdir()
         _write_arrays(building, data_dir, episodes, spec, report)
         cached = tuple(CachedEpisode(name=e.file_name, identity=_identity(e), length=e.length) for e in episodes)
         content = CacheContent(key=directory.name, episodes=cached, input_spec=spec)
         write_atomic(building / "cache.json", content.model_dump_json(indent=2).encode())
         building.rename(directory)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(building, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DiskSpaceError(
+                f"{directory} cannot be written ({error.strerror or error}). Is the disk full? Free some space, and "
+                "train again."
+            ) from error
         raise
     fsync_dir(directory.parent)
     _forget_old(directory)
@@ -260,6 +266,8 @@ def _write_arrays(
         )
         for camera in spec.cameras
     }
+    for camera in spec.cameras:
+        _reserve(building / f"{camera.name}.npy")
     state, action, origin, at = [], [], [], 0
     for done, summary in enumerate(episodes):
         report(Preparing(done, len(episodes)))
@@ -288,6 +296,12 @@ def _write_arrays(
         origin=np.concatenate(origin),
     )
     report(Preparing(len(episodes), len(episodes)))
+
+
+def _reserve(path: Path) -> None:
+    """Take all of a file's space now: a page that the disk has no room for would kill the process."""
+    with path.open("r+b") as file:
+        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
 
 
 def _finite(values: NDArray[np.float64], what: str, episode: EpisodeSummary) -> Rows:

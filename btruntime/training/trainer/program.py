@@ -24,7 +24,7 @@ from btruntime.training.trainer.config import (
 )
 from btruntime.training.trainer.events import Event, Note, Progress, Report, event_line, silent
 from btruntime.training.trainer.processes import joined
-from btruntime.training.trainer.runs import saved_config
+from btruntime.training.trainer.runs import not_written, saved_config
 from btruntime.training.trainer.train import Interrupted, train
 from foundation.errors import BtruntimeError
 
@@ -83,6 +83,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 128 + interrupted.signal_number
     except BtruntimeError as error:
         sys.stderr.write(f"{error}\n")
+        return 1
+    except OSError as error:
+        # What nobody foresaw is nearly always a file of the run, on a disk that is full.
+        path = Path(os.fsdecode(error.filename)) if error.filename else options.skill_dir
+        sys.stderr.write(f"{not_written(path, error.strerror or str(error))}\n")
         return 1
     return 0
 

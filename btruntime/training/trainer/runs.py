@@ -12,12 +12,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from btruntime.training.run_ids import RunError
 from btruntime.training.trainer.config import RESUMABLE_CHANGES, TrainerConfig
 from foundation.files import replacing
+from policies.normalize import error_line
 
 STATE_FILE = "resume.pt"
 
 
+def not_written(path: Path, reason: str) -> str:
+    """What is said of a file of a run that the disk refuses."""
+    return f"{path} cannot be written ({reason}). Is the disk full? Free some space, and resume the run."
+
+
 class ResumeError(RunError):
-    """The saved state of a run cannot be used to continue it."""
+    """The state of a run cannot be saved, or not be used to continue it."""
 
 
 class Measured(BaseModel):
@@ -75,9 +81,17 @@ class RunState:
 
 
 def save_state(directory: Path, state: RunState) -> None:
-    """Replace the state as a whole."""
-    with replacing(directory / STATE_FILE) as temporary:
-        torch.save({"record": state.record.model_dump_json(), "learner": state.learner}, temporary)
+    """Replace the state as a whole.
+
+    Raises:
+        ResumeError: the disk refuses it; the state of before is still there.
+    """
+    path = directory / STATE_FILE
+    try:
+        with replacing(path) as temporary:
+            torch.save({"record": state.record.model_dump_json(), "learner": state.learner}, temporary)
+    except (OSError, RuntimeError) as error:  # torch turns most failures of the disk into the second
+        raise ResumeError(not_written(path, error_line(error))) from error
 
 
 def saved_config(directory: Path) -> TrainerConfig | None:
@@ -104,5 +118,4 @@ def load_state(directory: Path) -> RunState:
     except (ValidationError, KeyError, TypeError) as error:
         raise ResumeError(f"{path} is of another version of the trainer. Start a new run.") from error
     except Exception as error:  # torch names no set of errors for a file that is not its own
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ResumeError(f"{path} is damaged ({reason}). Start a new run.") from error
+        raise ResumeError(f"{path} is damaged ({error_line(error)}). Start a new run.") from error

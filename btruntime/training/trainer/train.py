@@ -240,7 +240,7 @@ def _held_out(config: TrainerConfig, cache: Cache) -> tuple[str, ...]:
     Raises:
         DataError: one of them is not there.
     """
-    wanted = tuple(f"episode_{number}.h5" for number in config.hold_out)
+    wanted = tuple(f"episode_{number}.h5" for number in dict.fromkeys(config.hold_out))
     if missing := [name for name in wanted if name not in cache.names]:
         raise DataError(f"hold_out names {', '.join(missing)}; the skill has {', '.join(cache.names)}.")
     return wanted

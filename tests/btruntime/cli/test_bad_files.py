@@ -184,7 +184,32 @@ def test_a_broken_file_of_a_run_is_refused_before_anything_is_loaded(
     assert has_remedy(said.sentence)
     assert not place.flights.exists()
     assert command("check", SKILL, "--robot", "sim:demo").status == 1
+    before = (place.skill / "metadata.json").read_bytes()
+    refused = command("train", "activate", SKILL, RUN)
+    assert f"{RUN}/{name}" in refused.sentence
+    assert has_remedy(refused.sentence)
+    assert (place.skill / "metadata.json").read_bytes() == before
     assert "local/press" in command("skills", "list").out
+
+
+def test_a_run_that_says_nothing_of_itself_is_listed(place: Place, command: Command) -> None:
+    for metrics in ({}, {"best": "good", "step": [1]}):
+        write_run(place.run, read_run(place.run).model_copy(update={"metrics": metrics}))
+        listed = command("train", "list", SKILL)
+        assert (listed.status, listed.out.split()[:2]) == (0, [RUN, "unfinished"])
+
+
+@pytest.mark.parametrize("damage", [cut, other_types], ids=NAMES.get)
+def test_a_broken_skill_is_not_trained(place: Place, command: Command, damage: Damage) -> None:
+    damage(place.skill / "metadata.json")
+    refused = command("train", "run", SKILL, "--run-id", "2")
+    assert str(place.skill / "metadata.json") in refused.sentence
+    assert not (place.skill / "2").exists()
+
+
+def test_a_skill_that_learns_nothing_is_not_trained(place: Place, command: Command) -> None:
+    (place.skill / "metadata.json").write_text('{"name": "x", "type": "poses", "execution": {"poses": [[0]]}}')
+    assert "is a poses skill, expected a learned one" in command("train", "run", SKILL).sentence
 
 
 # Episodes
@@ -226,7 +251,13 @@ def test_a_broken_index_is_kept_and_made_again(place: Place, command: Command, d
     listed = command("dataset", "list", SKILL)
     assert listed.status == 0
     assert "2 episodes, " in listed.out
-    assert command("dataset", "check", SKILL).status == 0
+    checked = command("dataset", "check", SKILL)
+    assert checked.status == 0
+    for said in (listed.err, checked.err):
+        assert said.splitlines() == [line for line in said.splitlines() if str(index) in line]
+        assert len(said.splitlines()) == (before is not None)
+    assert ("kept beside it as dataset_metadata.json.corrupt-" in checked.err) == (before is not None)
+    assert command("dataset", "check", SKILL).err == ""
     assert len(json.loads(index.read_text())["episodes"]) == 2
     copies = [path.read_bytes() for path in place.data.glob("dataset_metadata.json.corrupt-*")]
     assert copies == ([before] if before is not None else [])

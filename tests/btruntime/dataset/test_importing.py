@@ -144,7 +144,7 @@ def test_without_a_usable_episode_there_is_no_new_skill_and_an_old_one_stays(sto
     if how == "unreadable":
         dataset.broken = {3, 4, 7}
     else:
-        dataset.frames = dict.fromkeys((3, 4, 7), [])
+        dataset.frames = {number: [] for number in dataset.present}
     report = import_dataset(dataset, store, "cups")
     assert (report.skill, report.episodes, len(report.refused)) == (None, (), 3)
     assert_no_skill(store)
@@ -156,8 +156,8 @@ def test_without_a_usable_episode_there_is_no_new_skill_and_an_old_one_stays(sto
 
 def test_a_full_disk_ends_the_import(store: SkillStore, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = Dataset()
-    with monkeypatch.context() as patched, pytest.raises(DiskFullError, match="Free some space"):
-        patched.setattr(saving_module, "MIN_FREE_BYTES", 1 << 60)
+    monkeypatch.setattr(saving_module, "MIN_FREE_BYTES", 1 << 60)
+    with pytest.raises(DiskFullError, match="Free some space"):
         import_dataset(dataset, store, "cups")
     assert dataset.read_numbers == [3]
     assert_no_skill(store)

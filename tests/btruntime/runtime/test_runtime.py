@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from py_trees.behaviour import Behaviour
-from py_trees.behaviours import Running, Success
+from py_trees.behaviours import Failure, Running, Success
 from py_trees.common import ParallelPolicy, Status
 from py_trees.composites import Parallel, Sequence
 from skill_bench import (
@@ -408,6 +408,43 @@ def test_a_watcher_that_raises_ends_the_run_at_rest(rig: Rig) -> None:
     assert result.outcome is Outcome.FAULT
     assert "ZeroDivisionError" in result.reason
     assert_at_rest_from(rig, result.ended_s)
+
+
+# Enough
+
+
+def test_a_run_that_need_not_go_on_is_done_at_rest_with_the_reason(rig: Rig) -> None:
+    node = Odd("on and on")
+    told = iter([None, None, "that is enough."])
+    result = rig.runtime.run(node, [rig.records.append], until=lambda: next(told))
+    assert (result.outcome, result.reason, result.ticks) == (Outcome.DONE, "that is enough.", 3)
+    assert len(rig.records) == 3
+    assert node.calls[-3:] == ["update", "terminate", "shutdown"]
+
+
+def test_how_the_tree_ended_and_a_stop_count_more_than_enough(rig: Rig) -> None:
+    def enough() -> str:
+        return "that is enough."
+
+    assert rig.runtime.run(Success("yes"), until=enough).reason == "success"
+    failed = rig.runtime.run(Failure("no"), until=enough)
+    assert (failed.outcome, failed.reason) == (Outcome.FAULT, "failure")
+
+    def stop_first() -> str:
+        rig.runtime.stop("stopped by hand.")
+        return "that is enough."
+
+    stopped = rig.runtime.run(Running("wait"), until=stop_first)
+    assert (stopped.outcome, stopped.reason) == (Outcome.CANCELLED, "stopped by hand.")
+
+
+def test_asking_whether_it_is_enough_may_fail(rig: Rig) -> None:
+    def broken() -> str | None:
+        raise ZeroDivisionError
+
+    result = rig.runtime.run(Running("wait"), until=broken)
+    assert result.outcome is Outcome.FAULT
+    assert "ZeroDivisionError" in result.reason
 
 
 # Life

@@ -163,3 +163,17 @@ def test_actions_of_one_name_that_mean_something_else_are_refused(make_skill: Ma
         file.attrs["action"] = json.dumps(action)
     with pytest.raises(DataError, match=r"episode_1.h5: action is .* as in episode_0.h5"):
         opened(skill)
+
+
+def test_a_disk_that_fills_up_meanwhile_is_a_sentence_and_leaves_nothing(
+    make_skill: MakeSkill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skill = make_skill()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("btruntime.training.trainer.cache.os.posix_fallocate", full)
+    with pytest.raises(DiskSpaceError, match=r"cannot be written \(No space left on device\)\. .*train again\."):
+        opened(skill)
+    assert [path.name for path in (skill / CACHE_DIR).iterdir() if path.is_dir()] == []

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from btruntime.training.trainer.config import TrainerConfig
 from btruntime.training.trainer.program import main
@@ -89,3 +90,34 @@ def test_torchrun_trains_in_two_processes(make_skill: MakeSkill, tiny: TrainerCo
     events = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert [event["step"] for event in events if event["event"] == "progress"] == [1, 2, 3, 4, 5, 6]
     assert read_run(skill / "7").metrics["finished"]
+
+
+@pytest.mark.parametrize("write", ["runs.torch.save", "outputs.write_run"])
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("No space left on device")])
+def test_a_full_disk_is_one_sentence(
+    make_skill: MakeSkill,
+    tiny: TrainerConfig,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    write: str,
+    error: Exception,
+) -> None:
+    if write == "outputs.write_run" and isinstance(error, RuntimeError):
+        pytest.skip("it is torch alone that says it so")
+    save, skill = torch.save, make_skill()
+
+    def full(content: object, *where: object) -> None:
+        if write != "runs.torch.save" or (isinstance(content, dict) and "record" in content):
+            raise error
+        save(content, *where)
+
+    monkeypatch.setattr(f"btruntime.training.trainer.{write}", full)
+    config = written(tiny, tmp_path)
+    assert main(["--skill-dir", str(skill), "--run-id", "1", "--config", str(config)]) == 1
+    said = capsys.readouterr().err
+    assert said.endswith(". Is the disk full? Free some space, and resume the run.\n")
+    assert "cannot be written (" in said
+    assert "No space left on device" in said
+    if write == "runs.torch.save":
+        assert str(skill / "1" / "resume.pt") in said

@@ -226,3 +226,30 @@ def test_activating_a_run_fills_in_what_it_suggests(make_skill: MakeSkill, tiny:
     assert (execution.duration, execution.n_action_steps) == (12.0, 2)
     assert execution.start_pose == trained.start_pose
     assert execution.action_dim == 7
+
+
+def test_what_is_held_out_is_not_seen_at_all(make_skill: MakeSkill, tiny: TrainerConfig) -> None:
+    """The run is to the last bit the one that it would have been without those episodes."""
+    skill, notes = make_skill(), list[str]()
+    config = tiny.model_copy(update={"hold_out": (3, 3)})
+    kept_out = train(skill, "1", config, lambda event: notes.append(event.text) if isinstance(event, Note) else None)
+    found = read_run(kept_out.directory).hyperparameters
+    assert found["held_out_episodes"] == ["episode_3.h5"]
+    assert sorted(found["training_episodes"] + found["validation_episodes"]) == [f"episode_{n}.h5" for n in range(3)]
+    assert "training on 2 episodes, 1 to choose the checkpoint, 1 kept out for evaluation" in notes
+    (skill / "data" / "episode_3.h5").unlink()
+    without = train(skill, "2", tiny)
+    one, other = load(kept_out.checkpoint).network.state_dict(), load(without.checkpoint).network.state_dict()
+    assert set(one) == set(other)
+    assert all(torch.equal(weights, other[name]) for name, weights in one.items())
+
+
+@pytest.mark.parametrize(
+    ("numbers", "says"),
+    [((0, 9), r"hold_out names episode_9\.h5; the skill has"), ((0, 1, 2, 3), "no episode to train")],
+)
+def test_holding_out_what_is_not_there_or_all_of_it_is_refused(
+    make_skill: MakeSkill, tiny: TrainerConfig, numbers: tuple[int, ...], says: str
+) -> None:
+    with pytest.raises(DataError, match=says):
+        train(make_skill(), "1", tiny.model_copy(update={"hold_out": numbers}))

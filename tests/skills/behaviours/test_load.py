@@ -30,7 +30,7 @@ def test_a_sensor_that_never_delivers_is_waited_for_and_then_named() -> None:
     assert bench.run(leaf) == pytest.approx(0.96)
     assert (leaf.outcome, leaf.feedback_message) == (
         Outcome.FAULT,
-        "no fresh data after 1 s from arm_camera (never seen).",
+        "no fresh data after 1 s from arm_camera (never seen). Check its connection.",
     )
 
 
@@ -50,7 +50,7 @@ def test_old_frames_do_not_count() -> None:
     bench.clock.sleep_until(1.0)
     leaf = SensorsReady(bench, CAMERAS, timeout_s=0.0)
     assert bench.tick(leaf) == Status.FAILURE
-    assert leaf.feedback_message == "no fresh data after 0 s from main_camera (last 0.8 s ago)."
+    assert leaf.feedback_message == "no fresh data after 0 s from main_camera (last 0.8 s ago). Check its connection."
 
 
 def test_joints_without_numbers_are_not_ready_and_named_beside_a_camera() -> None:

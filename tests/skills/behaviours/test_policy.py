@@ -199,7 +199,9 @@ def test_a_frozen_camera_halts_the_base_and_is_a_fault_that_names_it(
     assert took_s <= fail_s + TICK_S
     assert (leaf.status, leaf.outcome) == (Status.FAILURE, Outcome.FAULT)
     assert leaf.feedback_message.startswith(f"Sensor arm_camera is {fail_s:.2f}"[:-1])
-    assert leaf.feedback_message.endswith(f"(limit {fail_s:.2f} s).")
+    assert leaf.feedback_message.endswith(
+        f"(limit {fail_s:.2f} s). Check its connection and its driver, then run again."
+    )
 
 
 def test_a_glitch_of_the_joints_is_bridged_and_lost_joints_are_a_fault() -> None:
@@ -214,7 +216,7 @@ def test_a_glitch_of_the_joints_is_bridged_and_lost_joints_are_a_fault() -> None
     bench.inject("nan_joints")
     bench.run(leaf)
     assert leaf.outcome is Outcome.FAULT
-    assert leaf.feedback_message.startswith("Sensor joints is 0.5")
+    assert leaf.feedback_message.startswith("Sensor joints has read no numbers (NaN) for 0.5")
 
 
 @pytest.mark.parametrize("speed", [1.0, 0.5])

@@ -276,7 +276,7 @@ def test_without_room_for_the_copy_the_recording_stays(new_writer, step, tmp_pat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("skills.episodes.recovery.create_datasets", full)
+    monkeypatch.setattr("skills.episodes.recovery.write_steps", full)
     (result,) = recover(tmp_path / "data")
     assert (result.episode, result.original) == (None, writer.path)
     assert "No space left" in result.reason

@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from hal.types import ActionDim, ActionKind, ActionSpec
 from skills.episodes import (
+    CameraShape,
     DiskFullError,
     Episode,
     EpisodeHeader,
@@ -21,6 +25,7 @@ from skills.episodes import (
     StepError,
     fill_progress,
     list_episodes,
+    recover,
 )
 
 
@@ -249,14 +254,113 @@ def test_a_closed_writer_says_so(new_writer, step):
             act()
 
 
-def test_recording_stops_before_the_disk_is_full(new_writer, step):
-    writer = new_writer(min_free_bytes=1 << 62)
+def test_recording_stops_before_the_disk_is_full(new_writer, step, monkeypatch):
+    writer = new_writer(min_free_bytes=1 << 20)
     for index in range(14):
         writer.append(step(index))
+    little = SimpleNamespace(f_bavail=1, f_frsize=4096)
+    monkeypatch.setattr("skills.episodes.writer.os.statvfs", lambda _: little)
     with pytest.raises(DiskFullError, match="MiB free"):
         writer.append(step(14))
     with Episode(writer.finalize()) as episode:
         assert len(episode) == 15
+
+
+def test_nothing_is_begun_on_a_disk_that_is_nearly_full(new_writer, tmp_path):
+    with pytest.raises(DiskFullError, match=r"MiB free, expected at least \d+ MiB\. Free some space\."):
+        new_writer(min_free_bytes=1 << 62)
+    assert not list((tmp_path / "data").iterdir())
+
+
+_SMALL_DISK = """
+set -e
+mkdir "$1"
+mount -t tmpfs -o size="$2"k none "$1"
+disk="$1" after="$3"
+shift 3
+set +e
+"$@"
+status=$?
+cp -a "$disk" "$after"
+exit $status
+"""
+_UNTIL_IT_IS_FULL = """
+import importlib.util, sys
+from pathlib import Path
+from types import SimpleNamespace
+from foundation.errors import BtruntimeError
+from skills.episodes import EpisodeHeader, EpisodeWriter
+spec = importlib.util.spec_from_file_location("conftest", sys.argv[1])
+sys.modules["conftest"] = conftest = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(conftest)
+header = EpisodeHeader.model_validate_json(Path(sys.argv[2]).read_text())
+try:
+    writer = EpisodeWriter(Path(sys.argv[3]), header, min_free_bytes=0)
+    try:
+        for index in range(10_000):
+            writer.append(conftest.step_of(header, index))
+    finally:
+        getattr(writer, sys.argv[4])()
+except BtruntimeError as error:
+    print(error)
+"""
+
+
+@pytest.fixture
+def fill_a_disk(tmp_path, header):
+    """A process records on a disk of so many KiB until it is full; what it says, and its `data/` afterwards."""
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare")
+    probe = subprocess.run(["unshare", "-rm", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True, text=True)
+    if probe.returncode:
+        pytest.skip(f"no namespaces: {probe.stderr.strip()}")
+
+    def run(size_kib, end):
+        # Of a size at which it is a frame that does not fit.
+        cameras = (CameraShape("main_camera", 60, 80), CameraShape("arm_camera", 40, 40))
+        (tmp_path / "header.json").write_text(header.model_copy(update={"cameras": cameras}).model_dump_json())
+        disk, after = tmp_path / "disk", tmp_path / "after"
+        shell = ["unshare", "-rm", "sh", "-c", _SMALL_DISK, "sh", str(disk), str(size_kib), str(after)]
+        places = [Path(__file__).parent / "conftest.py", tmp_path / "header.json", disk / "data"]
+        command = [*shell, sys.executable, "-c", _UNTIL_IT_IS_FULL, *map(str, places), end]
+        ended = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True)
+        # HDF5 would show its own errors at the end of the process, and then crash.
+        assert (ended.returncode, ended.stderr) == (0, "")
+        (line,) = ended.stdout.splitlines()
+        return line, after / "data"
+
+    return run
+
+
+@pytest.mark.parametrize("size_kib", [4, 8])
+def test_a_disk_that_has_no_room_for_a_file(fill_a_disk, size_kib):
+    said, data_dir = fill_a_disk(size_kib, "close")
+    assert said.endswith("cannot be created: No space left on device. Free some space.")
+    assert not list(data_dir.iterdir())
+
+
+def test_a_disk_that_fills_up_before_anything_is_safe(fill_a_disk):
+    said, data_dir = fill_a_disk(200, "close")
+    assert "writing failed: No space left on device. 0 of " in said
+    assert [path.suffix for path in data_dir.iterdir()] == [".h5"]
+
+
+@pytest.mark.parametrize("end", ["close", "discard"])
+def test_a_disk_that_fills_up_between_two_looks_ends_the_recording_and_not_the_process(fill_a_disk, end):
+    said, data_dir = fill_a_disk(600, end)
+    found = re.search(
+        r"writing failed: No space left on device\. (\d+) of \d+ steps are safe.* Free some space\.", said
+    )
+    assert found is not None
+    assert int(found[1]) >= 15
+    if end == "discard":
+        assert [path.name for path in data_dir.iterdir()] == [".trash"]
+        return
+    (recovered,) = recover(data_dir)
+    with Episode(recovered.episode) as episode:
+        assert len(episode) >= int(found[1])
+        for index in range(len(episode)):
+            assert episode.frame("main_camera", index)[0, 0, 0] == index
 
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path, header):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from btruntime.cli.commands.dataset import importing, replay
 from btruntime.cli.options import add_json, add_skills_dir, store_of
-from btruntime.cli.output import print_json, say
+from btruntime.cli.output import print_json, say, tell
 
 if TYPE_CHECKING:
     from skills.store import SkillEntry
@@ -32,6 +32,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from skills.episodes import list_episodes, recover
+    from skills.episodes.index import index_problem
 
     if args.action in _OWN_MODULES:
         return _OWN_MODULES[args.action](args)
@@ -44,6 +45,8 @@ def run(args: argparse.Namespace) -> int:
             say(str(each))
         say(f"{len(found)} unfinished recordings in {entry.data_dir}")
         return 0
+    if (problem := index_problem(entry.data_dir)) is not None:
+        tell(f"btruntime: warning: {problem}")
     episodes = list_episodes(entry.data_dir)
     if args.json:
         print_json({"skill": str(entry.id), "episodes": [episode.model_dump(mode="json") for episode in episodes]})
@@ -62,12 +65,19 @@ def run(args: argparse.Namespace) -> int:
 def _check(entry: SkillEntry, as_json: bool) -> int:
     """Exit status 1 when an episode is not as it was recorded."""
     from skills.episodes import check_episodes
+    from skills.episodes.index import INDEX_NAME, index_problem
 
     if not entry.data_dir.is_dir():
         say(f"{entry.data_dir} does not exist: no episodes yet")
         episodes = []
     else:
+        broken = index_problem(entry.data_dir) is not None
         episodes = check_episodes(entry.data_dir)
+        if broken:
+            tell(
+                f"btruntime: warning: {entry.data_dir / INDEX_NAME} could not be read; it was made again, and the old "
+                f"one is kept beside it as {INDEX_NAME}.corrupt-<n>."
+            )
     problems = {each.file_name: each.problem for each in episodes if each.problem is not None}
     if as_json:
         print_json({"skill": str(entry.id), "episodes": len(episodes), "problems": problems})

@@ -31,18 +31,18 @@ def run(args: argparse.Namespace) -> int:
     from btruntime.cli.progress import progress_bar
     from btruntime.dataset.formats import open_source
     from btruntime.dataset.formats.mapping import load_mapping
-    from btruntime.dataset.importing import import_dataset, target_skill
+    from btruntime.dataset.importing import import_dataset
     from btruntime.session import stopping_on_signals
 
     source = open_source(args.dataset, load_mapping(args.map) if args.map else None)
-    entry = target_skill(store_of(args), args.skill, source)
     tell(f"{source.name}: {source.format}, {len(source.present)} episodes")
     stop: list[str] = []
-    count = len(source.present if args.episodes is None else args.episodes)
+    count = sum(args.episodes is None or number in args.episodes for number in source.present)
     with stopping_on_signals(stop.append) as stopped, progress_bar("importing", count) as bar:
         report = import_dataset(
             source,
-            entry.data_dir,
+            store_of(args),
+            args.skill,
             numbers=args.episodes,
             progress=lambda number, note: bar.advance(f"episode {number}: {note}"),
             cancelled=lambda: bool(stop),
@@ -58,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
             tell(f"for example: {sentence}")
     before = sum(episode.before for episode in report.episodes)
     again = f", {before} of them from before" if before else ""
-    say(f"{len(report.episodes)} episodes{again} are in {entry.data_dir}")
+    where = "imported" if report.skill is None else f"in {report.skill.data_dir}"
+    say(f"{len(report.episodes)} episodes{again} are {where}")
     if report.cancelled:
         tell("btruntime: stopped; the same command goes on with the rest.")
     if args.json:
         print_json(
             {
-                "skill": str(entry.id),
+                "skill": None if report.skill is None else str(report.skill.id),
                 "format": source.format,
                 "episodes": [
                     {"number": each.number, "file": each.path.name, "steps": each.steps} for each in report.episodes

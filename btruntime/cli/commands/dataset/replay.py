@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     if result.gate_counts:
         say("motion gate: " + ", ".join(f"{reason} {count}" for reason, count in result.gate_counts.items()))
     say(f"flight record: {replayed.ran.flight}")
+    if replayed.ran.flight_problem is not None:
+        tell(f"btruntime: warning: {replayed.ran.flight_problem}")
     if args.json:
         print_json(
             {
@@ -76,7 +78,10 @@ def run(args: argparse.Namespace) -> int:
                 "reason": result.reason,
                 "tracking_error_rad": replayed.tracking_error_rad,
                 "tracking": {each.name: {"mean": each.mean, "largest": each.largest} for each in replayed.tracking},
-                "cut": {each.name: {"share": each.share, "largest": each.largest} for each in replayed.cuts},
+                "cut": {
+                    each.name: {"share": each.share, "largest": each.largest, "unit": each.unit}
+                    for each in replayed.cuts
+                },
                 "gate": dict(result.gate_counts),
                 "flight": str(replayed.ran.flight),
             }
