@@ -9,8 +9,8 @@
 
 Robot, motion gate, tree and policy process are the same for all; each tick reads the robot, ticks the tree and takes a
 snapshot of it. The robot is the reference one, simulated, whose cameras deliver 640x480 pictures at their rates, each
-rendered once: a camera's driver does not draw triangles in the interpreter of the loop. `--robot sim:` renders them all,
-which disturbs every loop here.
+rendered once: a camera's driver does not draw triangles in the interpreter of the loop. `--robot sim:` renders them
+all, which disturbs every loop here.
 
 All figures come from the times at which ticks began, by one function. Lateness is against the grid of 40 ms that begins
 with the first tick: a demonstration's timestamps feel the distance to that grid. `Runtime` says which point of the grid

@@ -19,9 +19,8 @@ def told_to(reach: Callable[[float, str], None], say: Callable[[str], None]) -> 
         elif kind == "estimate":
             say(f"about {event['total_s'] / 60:.1f} minutes, {event['seconds_per_step']:.3f} s a step")
         elif kind == "validated":
-            say(
-                f"step {event['step']}: error on the episodes that choose the checkpoint {event['l1']:.3f} standard deviations"
-            )
+            judges = "error on the episodes that choose the checkpoint"
+            say(f"step {event['step']}: {judges} {event['l1']:.3f} standard deviations")
         elif kind == "note":
             say(str(event["text"]))
 
