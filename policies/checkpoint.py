@@ -41,6 +41,8 @@ __all__ = [
     "RunNotes",
     "load",
     "load_weights",
+    "misfits",
+    "plain_state_dict",
     "read_run",
     "read_state_dict",
     "save",
@@ -57,11 +59,12 @@ class CheckpointError(BtruntimeError):
 
 @dataclass(frozen=True, slots=True)
 class RunNotes:
-    """What goes into `run.json` beside the files, for people to read. Values must be JSON."""
+    """What goes into `run.json` beside the files, for people to read. Values must be JSON; see `RunManifest`."""
 
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     software: str = ""
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +114,8 @@ def save(
     notes = notes or RunNotes()
     path = directory / checkpoint_name(step)
     _check_agreement(config, spec, where=str(path))
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in _plain(state_dict, str(path)).items()}
+    plain = plain_state_dict(state_dict, str(path))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in plain.items()}
     _check_finite(weights, str(path))
     save_statistics(directory / STATISTICS_FILE, statistics)
     try:
@@ -128,6 +132,7 @@ def save(
         hyperparameters=dict(notes.hyperparameters),
         metrics=dict(notes.metrics),
         software=notes.software,
+        origin=dict(notes.origin),
         files={**_still_there(directory), **written},
     )
     write_run(directory, manifest)
@@ -176,7 +181,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"{path} is damaged or no checkpoint ({error_line(error)}). Download it again, or use an earlier step."
         ) from error
-    state = _plain(content, str(path))
+    state = plain_state_dict(content, str(path))
     _check_finite(state, str(path))
     return state
 
@@ -187,6 +192,16 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, where: str)
     Raises:
         CheckpointError: names the tensors that are missing, unexpected, or of another shape.
     """
+    if problems := misfits(network, state):
+        raise CheckpointError(
+            f"{where} does not fit the network of its {MANIFEST_FILE}: {'; '.join(problems)}. "
+            f"Use the {MANIFEST_FILE} of the training that made it."
+        )
+    network.load_state_dict(dict(state), strict=True)
+
+
+def misfits(network: nn.Module, state: Mapping[str, Tensor]) -> list[str]:
+    """What keeps `state` from filling the network: tensors that are missing, unexpected, or of another shape."""
     expected = network.state_dict()
     problems = []
     if missing := [name for name in expected if name not in state]:
@@ -200,16 +215,15 @@ def load_weights(network: nn.Module, state: Mapping[str, Tensor], *, where: str)
     ]
     if misshapen:
         problems.append(_listed(misshapen))
-    if problems:
-        raise CheckpointError(
-            f"{where} does not fit the network of its {MANIFEST_FILE}: {'; '.join(problems)}. "
-            f"Use the {MANIFEST_FILE} of the training that made it."
-        )
-    network.load_state_dict(dict(state), strict=True)
+    return problems
 
 
-def _plain(content: Any, where: str) -> dict[str, Tensor]:
-    """The state dict inside what was saved."""
+def plain_state_dict(content: Any, where: str) -> dict[str, Tensor]:
+    """The state dict inside what was saved, without the prefixes of wrappers. `where` names the file in the error.
+
+    Raises:
+        CheckpointError: it is no dict, or holds something else than tensors.
+    """
     for wrapper in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]

@@ -40,6 +40,7 @@ class RunManifest(BaseModel):
         config: the network's configuration (`policies.act.config.ACTConfig`), opaque here.
         hyperparameters, metrics: as the trainer wrote them, for people.
         software: version of the code that trained.
+        origin: where an imported policy came from: format, source, hashes of its files, origin of its statistics.
         files: by name, relative to the run's directory.
     """
 
@@ -52,6 +53,7 @@ class RunManifest(BaseModel):
     hyperparameters: dict[str, Any] = {}
     metrics: dict[str, Any] = {}
     software: str = ""
+    origin: dict[str, Any] = {}
     files: dict[str, FileEntry]
 
     def checkpoints(self) -> dict[int, str]:

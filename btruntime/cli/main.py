@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "record": "record demonstrations",
     "dataset": "list, check, import, replay or recover the episodes of a skill",
     "train": "train a policy, list runs, activate one",
+    "policy": "import a policy of another program, export one, or show what one sees",
     "evaluate": "how good is a skill? in simulated scenes, or against recordings",
     "flight": "what a run did, tick by tick",
 }
