@@ -14,7 +14,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NoReturn
 
 from foundation.errors import BtruntimeError
-from policies.runner import Policy, PolicyError, checked_actions
+from policies.runner import Policy, PolicyError, checked_actions, report_of
 from policies.shared_arrays import Layout, SharedArrays
 from policies.spec import InputSpec, PolicyInput
 
@@ -41,7 +41,9 @@ class Predict:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """From the policy process: the policy is loaded."""
+    """From the policy process: the policy is loaded, and what it reports of itself."""
+
+    report: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def _serve(peer: _Peer, memory: int) -> NoReturn:
     spec = InputSpec.model_validate_json(start.spec)
     if policy.spec != spec:
         raise PolicyError(f"the policy that was loaded is not the one that was announced: {_difference(spec, policy)}.")
-    peer.send(Ready())
+    peer.send(Ready(report_of(policy)))
     arrays: SharedArrays | None = None
     run = 0
     while True:

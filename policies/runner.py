@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,10 @@ class PolicyError(BtruntimeError):
 
 
 class Policy(Protocol):
-    """From one observation to a chunk of actions. Used by one thread; `predict` takes as long as it takes."""
+    """From one observation to a chunk of actions. Used by one thread; `predict` takes as long as it takes.
+
+    One that is a `Reporting` too can tell what computes its chunks.
+    """
 
     spec: InputSpec
 
@@ -30,6 +33,21 @@ class Policy(Protocol):
 
     def reset(self) -> None:
         """Forget what came before: another run begins."""
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """A policy that tells of itself."""
+
+    @property
+    def report(self) -> str | None:
+        """What computes the chunks, how fast and how exactly, in one line for people."""
+        ...
+
+
+def report_of(policy: Policy) -> str | None:
+    """What a policy tells of itself; None from one that does not."""
+    return policy.report if isinstance(policy, Reporting) else None
 
 
 class PolicyRunner(Protocol):
@@ -48,6 +66,11 @@ class PolicyRunner(Protocol):
     @property
     def error(self) -> str | None:
         """Why there will be no more chunks; None while there is nothing wrong."""
+        ...
+
+    @property
+    def report(self) -> str | None:
+        """What the policy reports of itself once it is loaded; see `report_of`."""
         ...
 
     def offer(self, inputs: PolicyInput, now_s: float) -> bool:
@@ -132,6 +155,10 @@ class InlineRunner:
     @property
     def error(self) -> str | None:
         return self._error
+
+    @property
+    def report(self) -> str | None:
+        return report_of(self._policy)
 
     def offer(self, inputs: PolicyInput, now_s: float) -> bool:
         """Run the policy on it, unless a chunk is in flight or the policy has failed.

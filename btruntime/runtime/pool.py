@@ -50,6 +50,12 @@ class PolicyPool:
                 self._runners.pop(next(iter(self._runners))).close()
             return runner
 
+    def reports(self) -> list[str]:
+        """What the loaded policies tell of themselves, in the order of their last use."""
+        with self._lock:
+            reports = [runner.report for runner in self._runners.values()]
+        return [report for report in reports if report is not None]
+
     def close(self) -> None:
         """Unload all. Idempotent."""
         with self._lock:
@@ -57,18 +63,24 @@ class PolicyPool:
                 self._runners.popitem()[1].close()
 
 
-def process_policies(device: str = "auto") -> MakeRunner:
-    """Each policy in a process of its own: what runs beside a real-time loop."""
+def process_policies(device: str = "auto", engine: str = "eager") -> MakeRunner:
+    """Each policy in a process of its own: what runs beside a real-time loop.
+
+    Args:
+        device: "cpu", "cuda", or "auto": a GPU where there is one.
+        engine: what computes: "eager" for the network itself, "auto" for the fastest that computes the same within a
+            bound, or the name of one (`policies.engines.choose.choose_engine`).
+    """
 
     def make(checkpoint: Path) -> PolicyRunner:
         spec = read_run(checkpoint.parent).input_spec
-        return ProcessRunner(functools.partial(load_act_policy, checkpoint, device), spec)
+        return ProcessRunner(functools.partial(load_act_policy, checkpoint, device, engine), spec)
 
     return make
 
 
 def inline_policies(*, latency_s: float = 0.0, device: str = "cpu") -> MakeRunner:
-    """Each policy in this process, `latency_s` late: for the virtual clock."""
+    """Each policy in this process, `latency_s` late, for the virtual clock; by the network itself, in float32."""
 
     def make(checkpoint: Path) -> PolicyRunner:
         return InlineRunner(load_act_policy(checkpoint, device), latency_s=latency_s)

@@ -5,54 +5,57 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from foundation.errors import BtruntimeError
-from policies.checkpoint import Checkpoint, load
-from policies.preprocess import images_for
+from policies.checkpoint import load
+from policies.engines.base import Engine, EngineReport
+from policies.engines.choose import choose_engine
+from policies.engines.devices import DeviceError, choose_device
+from policies.preprocess import resize
 from policies.runner import checked_actions
 from policies.spec import InputSpec, PolicyInput, check_input
 
-_DEVICES = ("auto", "cpu", "cuda")
-
-
-class DeviceError(BtruntimeError):
-    """The device that was asked for is not there."""
+__all__ = ["ACTPolicy", "DeviceError", "choose_device"]
 
 
 class ACTPolicy:
-    """See `policies.runner.Policy`. Holds the network on its device; has no memory between observations.
+    """See `policies.runner.Policy`. Holds an engine; has no memory between observations.
 
-    Raises:
-        DeviceError: "cuda" without a GPU that torch can use, or another word.
+    Args:
+        spec: what the engine sees.
+        engine: computes the chunks.
+        report: how the engine was chosen.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, device: str = "auto"):
-        self.spec: InputSpec = checkpoint.spec
-        self._device = choose_device(device)
-        self._network = checkpoint.network.to(self._device).eval()
+    def __init__(self, spec: InputSpec, engine: Engine, report: EngineReport):
+        self.spec = spec
+        self.engine_report = report
+        self._engine = engine
 
     @classmethod
-    def load(cls, path: Path, device: str = "auto") -> ACTPolicy:
-        """Load a checkpoint file and warm the network up.
+    def load(cls, path: Path, device: str = "auto", engine: str = "auto") -> ACTPolicy:
+        """Load a checkpoint file, and choose an engine that computes what its network computes.
+
+        Args:
+            path: see `policies.checkpoint.load`.
+            device: "cpu", "cuda", or "auto": a GPU where there is one.
+            engine: see `policies.engines.choose.choose_engine`.
 
         Raises:
             CheckpointError: see `policies.checkpoint.load`.
             ManifestError: see there.
             StatisticsError: see there.
-            DeviceError: see the class.
+            DeviceError: the device is unknown or not there.
+            EngineError: the engine is unknown, or cannot run this policy here.
         """
-        policy = cls(load(path), device=device)
-        policy.warm_up()
-        return policy
+        choose_device(device)  # a wrong word is told before seconds are spent on loading
+        checkpoint = load(path)
+        return cls(checkpoint.spec, *choose_engine(checkpoint, device, engine))
 
-    def warm_up(self) -> None:
-        """One pass on zeros through the network alone, so that nothing of it can reach a robot."""
-        state = torch.zeros(1, self.spec.state_dim, device=self._device)
-        images = [torch.zeros(1, 3, camera.height, camera.width, device=self._device) for camera in self.spec.cameras]
-        with torch.inference_mode():
-            self._network.predict(state, images)
+    @property
+    def report(self) -> str:
+        """What computes, how fast, and how exactly, in one line."""
+        return str(self.engine_report)
 
     def predict(self, inputs: PolicyInput) -> NDArray[np.float32]:
         """(H, A) float32 actions in physical units.
@@ -62,24 +65,8 @@ class ACTPolicy:
             PolicyError: the network gave a number that is not finite.
         """
         check_input(self.spec, inputs)
-        state = torch.from_numpy(np.array(inputs.state, dtype=np.float32))[None].to(self._device)
-        with torch.inference_mode():
-            chunk = self._network.predict(state, images_for(self.spec, inputs.images, self._device))
-        return checked_actions(chunk[0].float().cpu().numpy(), self.spec)
+        frames = [resize(inputs.images[camera.name], camera.height, camera.width) for camera in self.spec.cameras]
+        return checked_actions(self._engine(np.asarray(inputs.state, dtype=np.float32), frames), self.spec)
 
     def reset(self) -> None:
         """Nothing to forget."""
-
-
-def choose_device(device: str) -> torch.device:
-    """The device by name; "auto" takes a GPU where there is one.
-
-    Raises:
-        DeviceError: "cuda" without a GPU that torch can use, or another word.
-    """
-    if device not in _DEVICES:
-        raise DeviceError(f"device is {device!r}, expected one of {', '.join(_DEVICES)}.")
-    found = torch.cuda.is_available()
-    if device == "cuda" and not found:
-        raise DeviceError('device is "cuda", but torch finds no usable GPU. Use "cpu", or install the driver.')
-    return torch.device("cuda" if device != "cpu" and found else "cpu")

@@ -193,6 +193,35 @@ def test_receding_over_whole_chunks() -> None:
     assert [value(player, t) for t in (0.96, 1.0, 1.04)] == [1.0, 1.0, 2.0]
 
 
+@pytest.mark.parametrize("mode", ["blend", "ensemble", "receding"])
+def test_a_chunk_enters_when_an_action_is_made_of_it(mode: str) -> None:
+    player = ChunkPlayer(mode, n_action_steps=1)  # type: ignore[arg-type]
+    assert player.at(0.0) is None
+    player.add(line(0.1))
+    assert player.at(0.0) is None
+    assert player.entered == 0
+    entered = []
+    for t_s, adds in ((0.1, False), (0.2, False), (0.3, True), (0.4, True), (0.44, False), (2.0, False)):
+        if adds:
+            player.add(line(t_s - 0.05))
+        player.at(t_s)
+        entered.append(player.entered)
+    assert entered == [1, 1, 2, 3, 3, 3]
+    player.reset()
+    assert player.entered == 0
+
+
+def test_receding_a_chunk_that_waits_has_not_entered() -> None:
+    player = ChunkPlayer("receding", n_action_steps=3)
+    player.add(line(0.0))
+    player.at(0.0)
+    player.add(line(0.05))
+    player.at(0.1)
+    assert player.entered == 1
+    player.at(0.3)
+    assert player.entered == 2
+
+
 @pytest.mark.parametrize(
     "arguments", [{"mode": "jump"}, {"blend_s": -1.0}, {"blend_s": float("nan")}, {"n_action_steps": 0}]
 )

@@ -276,3 +276,24 @@ def test_an_act_checkpoint_gives_the_same_in_a_process_and_inline(start: Start, 
     here = chunk_of(InlineRunner(load_act_policy(path, "cpu")), inputs)
     assert there.actions == pytest.approx(here.actions, abs=1e-6)
     assert (there.times_s == here.times_s).all()
+
+
+def test_a_policy_reports_its_engine_out_of_its_process(start: Start, tmp_path: Path) -> None:
+    path = save(tmp_path, 1, network().state_dict(), statistics(), ACT_SPEC, CONFIG)
+    eager = loaded(start(functools.partial(load_act_policy, path, "cpu", "eager"), ACT_SPEC))
+    folded = loaded(start(functools.partial(load_act_policy, path, "cpu", "folded-f32"), ACT_SPEC))
+    assert eager.report == "eager float32"
+    assert folded.report is not None
+    assert folded.report.startswith("folded float32, ")
+    assert "error" in folded.report
+
+
+def test_a_policy_without_a_report_tells_none(start: Start) -> None:
+    assert loaded(start()).report is None
+
+
+def test_an_engine_that_there_is_not_ends_the_process_with_the_names(start: Start, tmp_path: Path) -> None:
+    path = save(tmp_path, 1, network().state_dict(), statistics(), ACT_SPEC, CONFIG)
+    runner = start(functools.partial(load_act_policy, path, "cpu", "warp"), ACT_SPEC)
+    reason = until(lambda: runner.error)
+    assert "engine is 'warp', expected one of auto, eager" in str(reason)

@@ -84,3 +84,12 @@ def test_an_observation_that_does_not_fit_is_no_fault_of_the_policy() -> None:
 def test_what_is_no_chunk_is_refused(actions: np.ndarray, says: str) -> None:
     with pytest.raises(PolicyError, match=says):
         checked_actions(actions, SPEC)
+
+
+class Told(TinyPolicy):
+    report = "tiny, 1 ms"
+
+
+def test_a_policy_that_reports_is_heard_and_one_that_does_not_is_none() -> None:
+    assert InlineRunner(Told()).report == "tiny, 1 ms"
+    assert InlineRunner(TinyPolicy()).report is None

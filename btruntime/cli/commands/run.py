@@ -22,6 +22,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", help="of a skill or an agent")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="for policies")
     parser.add_argument(
+        "--engine",
+        default="eager",
+        metavar="NAME",
+        help="what computes policies: eager (default), the network itself in float32; auto (or $BTRUNTIME_ENGINE), the "
+        "fastest that proves on loading that it computes the same within a bound; or the name of one",
+    )
+    parser.add_argument(
         "--fast",
         action="store_true",
         help="on the virtual clock, as fast as the machine can: simulated robots, recordings",
@@ -45,11 +52,12 @@ def run(args: argparse.Namespace) -> int:
     if args.fast and not args.robot.startswith(("sim:", "playback:")):
         raise BtruntimeError(f"--fast is for simulated robots and recordings; {args.robot} lives in real time.")
     clock = VirtualClock() if args.fast else MonotonicClock()
-    pool = PolicyPool(inline_policies(latency_s=0.04) if args.fast else process_policies(args.device))
+    pool = PolicyPool(inline_policies(latency_s=0.04) if args.fast else process_policies(args.device, args.engine))
     places = Places(args.skills_dir, args.agents_dir, args.flights_dir)
     robot = connect(args.robot, clock)
     try:
         ran = run_by_id(args.id, robot, clock, pool, places, show=not args.quiet, header={"address": args.robot})
+        reports = pool.reports()
     finally:
         pool.close()
     result, timing = ran.result, ran.result.timing
@@ -64,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
     )
     if result.gate_counts:
         say("motion gate: " + ", ".join(f"{reason} {count}" for reason, count in result.gate_counts.items()))
+    for report in reports:
+        say(f"policy: {report}")
     if ran.comparison is not None:
         say_comparison(ran.comparison)
     say(f"flight record: {ran.flight}")
@@ -78,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
                 "ticks": result.ticks,
                 "gate": dict(result.gate_counts),
                 "flight": str(ran.flight),
+                "policies": reports,
                 "comparison": None if ran.comparison is None else as_json(ran.comparison),
                 **asdict(timing),
             }

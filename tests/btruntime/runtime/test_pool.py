@@ -112,3 +112,20 @@ def test_two_threads_get_the_same_policy(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(set(map(id, found))) == 1
+
+
+def test_reports_are_those_of_the_policies_that_tell_of_themselves(tmp_path: Path) -> None:
+    class Telling(Counted):
+        @property
+        def report(self) -> str:
+            return "fast, 1 ms"
+
+    silent, telling = files(tmp_path, 2)
+    policy = FakePolicy(input_spec(small_spec()), lambda inputs, t_s: holding(inputs))
+    pool = PolicyPool(lambda path: Telling(policy) if path == telling else make(path))
+    assert pool.reports() == []
+    for path in (silent, telling):
+        pool.get(path)
+    assert pool.reports() == ["fast, 1 ms"]
+    pool.close()
+    assert pool.reports() == []
