@@ -31,6 +31,7 @@ from skills.locks import locked
 
 METADATA_NAME = "metadata.json"
 SkillType = Literal["learned", "replay", "poses"]
+ChunkMode = Literal["blend", "ensemble", "receding"]
 
 
 class MetadataError(BtruntimeError):
@@ -114,6 +115,9 @@ class LearnedExecution(_MovingExecution):
         duration: seconds after which the policy is stopped.
         progress_threshold, progress_hold_ticks: the skill is done when progress is above it for so many ticks.
         n_action_steps: steps of a chunk until the policy looks again; None looks at every frame.
+        chunk_mode: how a new chunk follows the ones before it: "blend" fades it in, "ensemble" averages all that have
+            an action for now, "receding" takes the newest alone after `n_action_steps`; None for "blend" where
+            `n_action_steps` is given and "ensemble" where it is not.
         stall_s: the skill is stalled when its progress has not risen for so long; None never.
     """
 
@@ -124,6 +128,7 @@ class LearnedExecution(_MovingExecution):
     progress_threshold: Annotated[Number, Field(ge=0)] = 0.95
     progress_hold_ticks: Annotated[Whole, Field(ge=1)] = 5
     n_action_steps: Annotated[Whole, Field(ge=1)] | None = None
+    chunk_mode: ChunkMode | None = None
     stall_s: PositiveNumber | None = None
 
 

@@ -9,7 +9,7 @@ from py_trees.common import Status
 
 from hal.motion.lease import Lease
 from hal.types import ActionKind, ActionSpec, Array, Command, Observation
-from policies.chunk import ChunkPlayer
+from policies.chunk import ChunkPlayer, Mode
 from policies.runner import PolicyRunner
 from policies.spec import InputSpec, PolicyInput, PolicyInputError
 from skills.actions import action_spec_of, resources_of
@@ -52,9 +52,11 @@ class PolicyLoop(Leaf):
         slot: where `LoadPolicy` left the policy.
         limits: when the loop ends.
         speed: time factor of arm and base together.
-        n_action_steps: look again after so many steps of a chunk, and fade the new chunk in; None looks at every
-            frame and averages all chunks that have an action for now. A policy that looks at every frame and follows
-            the newest chunk alone gets stuck where demonstrations paused: each chunk begins with the pause.
+        n_action_steps: look again after so many steps of a chunk; None looks at every frame. A policy that looks at
+            every frame and follows the newest chunk alone gets stuck where demonstrations paused: each chunk begins
+            with the pause.
+        chunk_mode: how a new chunk follows the ones before it (`policies.chunk.ChunkPlayer`); None fades it in where
+            `n_action_steps` is given, and else averages all chunks that have an action for now.
         name: of the node.
     """
 
@@ -66,11 +68,22 @@ class PolicyLoop(Leaf):
         *,
         speed: float = 1.0,
         n_action_steps: int | None = None,
+        chunk_mode: Mode | None = None,
         name: str = "PolicyLoop",
     ):
         super().__init__(name, ctx)
         self._slot, self._limits, self._speed = slot, limits, speed
         self._n_action_steps = n_action_steps
+        self._mode: Mode = chunk_mode or ("ensemble" if n_action_steps is None else "blend")
+        self._player = self._new_player()
+
+    @property
+    def entered_chunks(self) -> int:
+        """How many chunks have had a part in what was commanded since the loop began."""
+        return self._player.entered
+
+    def _new_player(self) -> ChunkPlayer:
+        return ChunkPlayer(self._mode, n_action_steps=self._n_action_steps)
 
     def begin(self) -> None:
         runner = self._slot.runner
@@ -83,7 +96,7 @@ class PolicyLoop(Leaf):
         self._speeds = self._action_spec.indices(ActionKind.BASE_VELOCITY, ActionKind.JOINT_VELOCITY)
         self._progress = self._action_spec.index(ActionKind.PROGRESS)
         self._policy_lease: Lease = self.take(resources_of(self._action_spec), runner.spec.camera_names)
-        self._player = ChunkPlayer("ensemble" if self._n_action_steps is None else "blend")
+        self._player = self._new_player()
         self._began_s = self._acted_s = self.ctx.clock.now()
         # What was captured before the start may show a scene that is gone.
         self._look_after_s = self._began_s

@@ -36,7 +36,16 @@ def build(entry: SkillEntry, ctx: SkillContext) -> Behaviour:
         progress_hold_ticks=execution.progress_hold_ticks,
         stall_s=execution.stall_s,
     )
-    root.add_child(PolicyLoop(ctx, slot, limits, speed=execution.speed, n_action_steps=execution.n_action_steps))
+    root.add_child(
+        PolicyLoop(
+            ctx,
+            slot,
+            limits,
+            speed=execution.speed,
+            n_action_steps=execution.n_action_steps,
+            chunk_mode=execution.chunk_mode,
+        )
+    )
     if execution.end_pose:
         root.add_child(move_to(ctx, execution, execution.end_pose, execution.end_pose_time, "end_pose"))
     return root

@@ -46,6 +46,7 @@ def test_defaults_of_a_learned_skill(path):
     assert (execution.speed, execution.start_pose, execution.end_pose) == (1.0, None, None)
     assert (execution.start_pose_time, execution.end_pose_time) == (1.0, 1.0)
     assert (execution.checkpoint, execution.stats_file, execution.action_dim, execution.n_action_steps) == (None,) * 4
+    assert execution.chunk_mode is None
     assert not execution.legacy_runtime
     assert (metadata.guidelines, metadata.guidelines_when_running, metadata.inputs) == ("", "", {})
 
@@ -92,6 +93,8 @@ def test_an_empty_pose_is_no_pose_and_any_length_is_one(path):
         ({"progress_threshold": -0.1}, "execution.progress_threshold is -0.1"),
         ({"progress_hold_ticks": 0}, "execution.progress_hold_ticks is 0"),
         ({"n_action_steps": 0}, "execution.n_action_steps is 0"),
+        ({"chunk_mode": "jump"}, "execution.chunk_mode is 'jump', expected 'blend', 'ensemble' or 'receding'"),
+        ({"chunk_mode": 1}, "execution.chunk_mode is 1, expected 'blend', 'ensemble' or 'receding'"),
         ({"speed": 0.05}, "execution.speed is 0.05, expected greater than or equal to 0.1"),
         ({"speed": 2.5}, "execution.speed is 2.5"),
         ({"start_pose": [0, None]}, "execution.start_pose.1 is None, expected a number"),

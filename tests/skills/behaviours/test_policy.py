@@ -7,6 +7,7 @@ import pytest
 from py_trees.common import Status
 from skill_bench import TICK_S, Bench, FakePolicy, holding, inline, input_spec, small_spec
 
+from hal.types import ActionDim, ActionKind
 from policies.chunk import Chunk
 from policies.runner import InlineRunner
 from policies.spec import PolicyInput
@@ -238,6 +239,85 @@ def test_speed_slows_arm_and_base_together(speed: float) -> None:
     np.testing.assert_allclose(actions[:, 6], 0.2 * speed, atol=1e-6)
     turned_rad = actions[-1, 0] - actions[0, 0]
     assert turned_rad == pytest.approx(0.2 * speed * (bench.asked[-1].stamp_s - bench.asked[0].stamp_s), rel=1e-3)
+
+
+@pytest.mark.parametrize("speed", [1.0, 0.5])
+@pytest.mark.parametrize("hz", [10.0, 20.0, 30.0])
+@pytest.mark.parametrize("chunk_mode", ["blend", "ensemble", "receding"])
+def test_data_of_any_rate_moves_joints_and_base_as_fast_as_demonstrated(
+    chunk_mode: str, hz: float, speed: float
+) -> None:
+    """In the demonstration the base speeds up by 0.05 m/s each second, and joint 1 turns at twice its number."""
+    bench = Bench()
+    joints = [joint.name for joint in bench.spec.joints if not joint.gripper]
+    dims = (
+        *(ActionDim(name=f"{j}_vel", kind=ActionKind.JOINT_VELOCITY, unit="rad/s", target=j) for j in joints),
+        ActionDim.base("linear", 0.4),
+        ActionDim.base("angular", 1.0),
+    )
+    began: list[float] = []
+
+    def act(inputs: PolicyInput, t_s: float) -> Sequence[float]:
+        began.append(inputs.oldest_capture_s)
+        shown_mps = 0.05 * ((inputs.oldest_capture_s - began[0]) * speed + t_s)
+        return [2 * shown_mps, *[0.0] * (len(joints) - 1), shown_mps, 0.0]
+
+    changes = {"action": tuple(dim.model_dump(mode="json") for dim in dims)}
+    policy = driving(bench, act=act, hz=hz, chunk_size=round(2 * hz), **changes)
+    leaf = loop(bench, policy, speed=speed, duration_s=3.0, n_action_steps=5, chunk_mode=chunk_mode)
+    bench.run(leaf)
+    assert leaf.status == Status.SUCCESS
+    shown_s = (np.array([command.stamp_s for command in bench.asked]) - began[0]) * speed
+    actions = np.array([command.action for command in bench.asked])
+    np.testing.assert_allclose(actions[:, -2], 0.05 * shown_s * speed, atol=1e-6)
+    np.testing.assert_allclose(actions[:, 0], 0.1 * shown_s * speed, atol=1e-6)
+    # What the demonstration turned by in its own time, the joint has turned by in as much of it as was shown.
+    arms = bench.robot.arms(bench.asked[0].stamp_s, bench.asked[-1].stamp_s)
+    demonstrated_rad = 0.1 / 2 * (shown_s[-1] ** 2 - shown_s[0] ** 2)
+    assert arms[-1, 0] - arms[0, 0] == pytest.approx(demonstrated_rad, rel=0.05)
+
+
+def two_minds(bench: Bench) -> FakePolicy:
+    """Each chunk drives at another speed than the one before it: 0 or 0.2 m/s."""
+    policy = driving(bench)
+    policy._act = lambda inputs, t_s: holding(inputs, base=(0.2 * (len(policy.seen) % 2), 0.0))
+    return policy
+
+
+def driven(chunk_mode: str | None, n_action_steps: int | None) -> np.ndarray:
+    """(N,) the base speeds that are commanded to a policy of two minds in 2 s."""
+    bench = Bench()
+    leaf = loop(bench, two_minds(bench), duration_s=2.0, chunk_mode=chunk_mode, n_action_steps=n_action_steps)
+    bench.run(leaf)
+    assert leaf.status == Status.SUCCESS
+    return np.array([command.action[6] for command in bench.asked])
+
+
+def test_the_chunk_mode_says_how_a_chunk_follows_another() -> None:
+    faded, averaged, switched = driven("blend", 10), driven("ensemble", None), driven("receding", 10)
+    assert np.abs(np.diff(faded)).max() == pytest.approx(0.2 * TICK_S / 0.3, rel=1e-3)
+    assert faded.max() == pytest.approx(0.2)
+    np.testing.assert_allclose(averaged[25:], 0.1, atol=0.02)
+    assert set(np.round(switched, 6)) == {0.0, 0.2}
+
+
+@pytest.mark.parametrize(("n_action_steps", "chunk_mode"), [(10, "blend"), (None, "ensemble")])
+def test_without_a_chunk_mode_the_steps_between_looks_decide(n_action_steps: int | None, chunk_mode: str) -> None:
+    assert driven(None, n_action_steps).tolist() == driven(chunk_mode, n_action_steps).tolist()
+
+
+def test_the_loop_tells_where_the_seams_are() -> None:
+    bench = Bench()
+    leaf = loop(bench, two_minds(bench), chunk_mode="receding", n_action_steps=10)
+    entered = []
+    assert leaf.entered_chunks == 0
+    while len(bench.asked) < 50:
+        bench.tick(leaf)
+        entered += [leaf.entered_chunks] * (len(bench.asked) - len(entered))
+    speeds = np.round([command.action[6] for command in bench.asked], 6)
+    assert np.flatnonzero(np.diff(entered)).tolist() == np.flatnonzero(np.diff(speeds)).tolist()
+    assert entered[0] == 1
+    assert entered[-1] > 3
 
 
 def test_a_policy_of_other_joints_is_refused_before_anything_moves() -> None:

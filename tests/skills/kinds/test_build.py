@@ -94,6 +94,18 @@ def test_a_learned_skill_runs_from_load_to_end_pose(tmp_path: Path) -> None:
     assert bench.robot.read().qpos[0] == pytest.approx(0.0, abs=0.05)
 
 
+def test_a_learned_skill_says_how_its_chunks_are_played(tmp_path: Path) -> None:
+    bench = Bench()
+    spec = input_spec(bench.spec)
+    policy = FakePolicy(spec, lambda inputs, t_s: holding(inputs, base=(0.2 * (len(policy.seen) % 2), 0.0)))
+    bench.policies = lambda checkpoint: done(inline(policy))
+    entry = write_learned(tmp_path, "pick", spec, duration=2.0, n_action_steps=10, chunk_mode="receding")
+    root = build(entry, bench)
+    bench.run(root)
+    assert root.status == Status.SUCCESS
+    assert {round(command.action[6], 6) for command in bench.asked} == {0.0, 0.2}
+
+
 def test_each_build_makes_new_nodes(tmp_path: Path) -> None:
     entry, bench = write_learned(tmp_path, "pick", input_spec(small_spec()), start_pose=START), Bench()
     first, second = build(entry, bench), build(entry, bench)
