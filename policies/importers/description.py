@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from foundation.described import read_described
 from foundation.errors import BtruntimeError
 from policies.spec import Name, Pixels
 
 Limit = Annotated[float, Field(allow_inf_nan=False)]
 Scale = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
-_MAX_BYTES = 1 << 20
-_SHOWN_CHARACTERS = 80
 
 EXAMPLE = (
     '{"robot": "so101", "joints": ["shoulder", "gripper"], "state_scale": 0.0174533, "action": "joints", '
@@ -118,26 +115,4 @@ def load_description(path: Path) -> Description:
     Raises:
         DescriptionError: it cannot be read, or says something that no description says.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise DescriptionError(f"{path}: larger than {_MAX_BYTES >> 10} KiB, which no description should be.")
-        found: Any = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DescriptionError(f"{path}: cannot be read as JSON or YAML: {error}.") from error
-    try:
-        return Description.model_validate(found)
-    except ValidationError as error:
-        raise DescriptionError(
-            f"{path}: {first_problem(error)}. Fields: {', '.join(Description.model_fields)}; for example {EXAMPLE}."
-        ) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """Field, what was found and what is wrong with it, for the first thing that pydantic found."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole"
-    found = repr(first["input"])
-    shown = found if len(found) <= _SHOWN_CHARACTERS else found[: _SHOWN_CHARACTERS - 3] + "..."
-    return f"{where} is {shown}: {first['msg']}"
+    return read_described(path, Description, DescriptionError, example=EXAMPLE)

@@ -13,9 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from foundation.described import first_problem
 from foundation.files import sha256_of
 from policies.act.config import Layers, Size
-from policies.importers.description import first_problem
 from policies.importers.imported import Colour, ImportedPolicy, ImportOptions, PolicyImportError, Provenance
 from policies.importers.meaning import Stated, in_our_units, meaning, positive
 from policies.importers.safetensors_file import read_safetensors

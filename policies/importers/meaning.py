@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from policies.importers.description import EXAMPLE, CameraDescription, Description, first_problem
+from foundation.described import first_problem
+from policies.importers.description import EXAMPLE, CameraDescription, Description
 from policies.importers.imported import Colour, PolicyImportError
 from policies.normalize import STD_FLOOR, MeanStd, Statistics, StatisticsError
 from policies.spec import CameraInput, InputSpec

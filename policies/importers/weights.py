@@ -9,10 +9,10 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
+from foundation.described import first_problem
 from policies.act.config import ACTConfig
 from policies.act.model import ACTNetwork
 from policies.checkpoint import misfits
-from policies.importers.description import first_problem
 from policies.importers.imported import PolicyImportError
 from policies.normalize import Statistics
 

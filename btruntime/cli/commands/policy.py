@@ -196,8 +196,8 @@ def _of_run(directory: Path, checkpoint: str | None, manifest: RunManifest) -> d
     from pydantic import ValidationError
 
     from btruntime.training.local import chosen_checkpoint
+    from foundation.described import first_problem
     from policies.act.config import ACTConfig
-    from policies.importers.description import first_problem
     from policies.manifest import MANIFEST_FILE, ManifestError
 
     try:

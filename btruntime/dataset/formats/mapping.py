@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from btruntime.dataset.source import DatasetError
+from foundation.described import read_described
 from hal.types import ActionDim, ActionKind, Finite, Name
 
-_MAX_BYTES = 1 << 20
 _MAX_VALUES = 256
 
 
@@ -94,25 +92,4 @@ def load_mapping(path: Path) -> SourceMapping:
     Raises:
         DatasetError: it cannot be read, or says something that no mapping says.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(_MAX_BYTES + 1)
-        if len(content) > _MAX_BYTES:
-            raise DatasetError(f"{path}: larger than {_MAX_BYTES >> 10} KiB, which no mapping should be.")
-        found: Any = json.loads(content) if path.suffix == ".json" else yaml.safe_load(content)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise DatasetError(f"{path}: cannot be read as a mapping (JSON or YAML): {error}.") from error
-    try:
-        return SourceMapping.model_validate(found)
-    except ValidationError as error:
-        raise DatasetError(
-            f"{path}: {first_problem(error)}. Fields: {', '.join(SourceMapping.model_fields)}."
-        ) from error
-
-
-def first_problem(error: ValidationError) -> str:
-    """Field, what was found and what is wrong with it, for the first thing that pydantic found."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the whole"
-    found = repr(first["input"])
-    return f"{where} is {found if len(found) <= 80 else found[:77] + '...'}: {first['msg']}"
+    return read_described(path, SourceMapping, DatasetError)

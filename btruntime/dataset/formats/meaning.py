@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from btruntime.dataset.formats.mapping import ActionMapping, SourceMapping, first_problem
+from btruntime.dataset.formats.mapping import ActionMapping, SourceMapping
 from btruntime.dataset.formats.names import valid_name, without_suffix
 from btruntime.dataset.source import DatasetError
+from foundation.described import first_problem
 from hal.types import ActionDim, ActionKind, ActionSpec, Array
 
 Columns = NDArray[np.intp]

@@ -9,8 +9,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from btruntime.dataset.formats.mapping import first_problem
 from btruntime.dataset.source import DatasetError
+from foundation.described import first_problem
 from foundation.files import PathEscapesError, confined
 from hal.types import Positive
 from skills.documents import read_object

@@ -48,16 +48,16 @@ def test_a_mapping_is_json_or_yaml(tmp_path, name, text):
 @pytest.mark.parametrize(
     ("name", "text", "why"),
     [
-        ("map.json", "{", "cannot be read as a mapping"),
-        ("map.yaml", "{", "cannot be read as a mapping"),
-        ("map.yaml", "!!python/object/apply:os.system [ls]", "cannot be read as a mapping"),
+        ("map.json", "{", "cannot be read as JSON or YAML"),
+        ("map.yaml", "{", "cannot be read as JSON or YAML"),
+        ("map.yaml", "!!python/object/apply:os.system [ls]", "cannot be read as JSON or YAML"),
         ("map.yaml", "", "the whole is None"),
         ("map.yaml", "robots: a", "robots is 'a'.*Fields: robot, joints"),
         ("map.yaml", "joints: [a, a]", "two joints have the same name"),
         ("map.yaml", "state_scale: 0", "a scale is 0"),
         ("map.yaml", "action: {a: {kind: push, unit: rad}}", "action.a.kind is 'push'"),
         ("map.yaml", "robot: ../x", "robot is '../x'"),
-        ("gone.yaml", None, "cannot be read as a mapping"),
+        ("gone.yaml", None, "cannot be read as JSON or YAML"),
     ],
 )
 def test_a_bad_mapping_is_refused(tmp_path, name, text, why):
